@@ -1,0 +1,64 @@
+/**
+ * Errors of the whole project: one small hierarchy with literal codes. Code is matched, never text; `cause`
+ * is kept. nbd/ holds the one map from a VolumeErrorCode to an NBD errno, cli/ the one to an exit status.
+ */
+
+export abstract class VolaryError extends Error {
+  abstract readonly code: string;
+  constructor(message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = new.target.name;
+  }
+}
+
+export type VolumeErrorCode =
+  | 'io' //            the medium failed
+  | 'no-space' //      disk full, quota, file size limit
+  | 'read-only' //     the volume takes no writes
+  | 'invalid' //       outside the volume, misaligned, not a valid request
+  | 'not-supported' // a fast zero that would be slow
+  | 'too-big' //       more than the volume does in one request
+  | 'failed' //        the volume is in its error state: an earlier flush failed, or its file was cut short
+  | 'shutdown'; //     the volume is being closed
+
+/** An operation on a Volume failed. `offset` (bytes) is where, when that is known. */
+export class VolumeError extends VolaryError {
+  readonly code: VolumeErrorCode;
+  readonly offset: number | undefined;
+  constructor(code: VolumeErrorCode, message: string, options?: { cause?: unknown; offset?: number }) {
+    super(message, options);
+    this.code = code;
+    this.offset = options?.offset;
+  }
+}
+
+export type UsageErrorCode =
+  | 'bad-size'
+  | 'bad-uri'
+  | 'bad-name'
+  | 'bad-argument'
+  | 'not-found'
+  | 'not-a-file'
+  | 'too-small'
+  | 'duplicate-name'
+  | 'permission-denied'
+  | 'read-only-filesystem'
+  | 'no-space'
+  | 'address-in-use'
+  | 'address-unavailable'
+  | 'locked'
+  | 'io';
+
+/** Something that a person asked for cannot be done; the message says what to do instead. */
+export class UsageError extends VolaryError {
+  readonly code: UsageErrorCode;
+  constructor(code: UsageErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** Our own mistake, never a peer's: crashes the process loudly. */
+export function assert(condition: boolean, message: string): asserts condition {
+  if (!condition) throw new Error(`assertion failed: ${message}`);
+}

@@ -1,0 +1,28 @@
+import { defineConfig } from 'vitest/config';
+
+// One project per kind of test, so that each can be run alone: `npx vitest run --project unit`.
+// Kinds that start servers, kill them or boot a kernel run their files one after another: the
+// machines this runs on have two cores, and a starved server proves nothing.
+const serial = { fileParallelism: false, testTimeout: 120_000, hookTimeout: 120_000 };
+
+export default defineConfig({
+  test: {
+    projects: [
+      { test: { name: 'house', include: ['test/house/**/*.test.ts'] } },
+      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 30_000 } },
+      { test: { name: 'contract', include: ['test/contract/**/*.test.ts'], testTimeout: 30_000 } },
+      { test: { name: 'conformance', include: ['test/conformance/**/*.test.ts'], ...serial } },
+      { test: { name: 'interop', include: ['test/interop/**/*.test.ts'], ...serial } },
+      { test: { name: 'crash', include: ['test/crash/**/*.test.ts'], ...serial } },
+      {
+        test: {
+          name: 'host',
+          include: ['test/host/**/*.test.ts'],
+          ...serial,
+          testTimeout: 600_000,
+          hookTimeout: 300_000,
+        },
+      },
+    ],
+  },
+});
