@@ -3,21 +3,19 @@
  * so is a connection to another NBD server; anything that stands between the two takes and gives Volumes.
  *
  * Rules that every implementation keeps, and test/contract/ checks:
- *  1. An operation that can finish at once does so and returns `undefined`; one that must wait returns a
- *     promise. (The hot path of the server lives on this: no promise for a page-cache hit.)
- *  2. A failure is a VolumeError: thrown when the operation finishes at once, the rejection otherwise.
+ *  1. `readNow` and `writeNow` are the hot path: they finish at once and return true, or return false when they
+ *     would have to wait; they may then have done part of the work, and the caller goes on with `read` or `write`
+ *     for the whole. They never keep the buffer. Everything else answers with a promise.
+ *  2. A failure is a VolumeError: thrown by the two `Now` operations, the rejection of all others.
  *  3. Offsets and lengths are bytes, non-negative safe integers; the caller has checked that they lie inside
  *     `sizeBytes` and keep to `blockSizes.minimum`; the implementation asserts it.
- *  4. A buffer belongs to the Volume until the operation has finished, then to the caller again.
+ *  4. A buffer given to `read` or `write` belongs to the Volume until the operation has finished, then to the caller again.
  *  5. Operations on overlapping ranges that run at the same time finish in any order. One that is started after
  *     another has finished sees all its effects.
  *  6. `flush` makes every write that had finished before it was called survive a power cut. After a flush has
  *     failed the volume is failed: writes and flushes fail until it is opened again.
  *  7. What capabilities deny is never called.
  */
-
-/** `undefined`: finished. A promise: will finish. */
-export type Completion = undefined | Promise<void>;
 
 export interface BlockSizes {
   /** Smallest addressable length and alignment: a power of 2 up to 65,536. */
@@ -61,23 +59,26 @@ export interface Volume {
   readonly blockSizes: BlockSizes;
   readonly capabilities: Capabilities;
 
-  /** Fills target[start, start + length) from the volume's bytes at `offset`. */
-  read(offset: number, target: Buffer, start: number, length: number): Completion;
+  /** Fills target[start, start + length) from the volume's bytes at `offset`, now or not at all. */
+  readNow(offset: number, target: Buffer, start: number, length: number): boolean;
+  read(offset: number, target: Buffer, start: number, length: number): Promise<void>;
 
-  /** Writes source[start, start + length) at `offset`; with `fua` it is durable when this finishes. */
-  write(offset: number, source: Buffer, start: number, length: number, fua: boolean): Completion;
+  /** Writes source[start, start + length) at `offset`, now or not at all. Durable after the next flush. */
+  writeNow(offset: number, source: Buffer, start: number, length: number): boolean;
+  /** With `fua` the write is durable when this finishes. */
+  write(offset: number, source: Buffer, start: number, length: number, fua: boolean): Promise<void>;
 
-  flush(): Completion;
-  trim(offset: number, length: number, fua: boolean): Completion;
-  writeZeroes(offset: number, length: number, options: WriteZeroesOptions): Completion;
+  flush(): Promise<void>;
+  trim(offset: number, length: number, fua: boolean): Promise<void>;
+  writeZeroes(offset: number, length: number, options: WriteZeroesOptions): Promise<void>;
   /** Tells the volume that the range will be read soon. */
-  cache(offset: number, length: number): Completion;
+  cache(offset: number, length: number): Promise<void>;
 
   /**
    * The extents from `offset` on, in order, neighbours differing: together at most `length` bytes, at least one
    * extent, at most `extentsMax` of them.
    */
-  blockStatus(offset: number, length: number, extentsMax: number): Extent[] | Promise<Extent[]>;
+  blockStatus(offset: number, length: number, extentsMax: number): Promise<Extent[]>;
 
   /**
    * False when the range is known to hold no hole; a cheap question for the hot path, which asks blockStatus
@@ -85,7 +86,7 @@ export interface Volume {
    */
   mayHaveHoles(offset: number, length: number): boolean;
 
-  resize(sizeBytes: number): Completion;
+  resize(sizeBytes: number): Promise<void>;
   /** Waits for what is under way and lets go of everything. Does not flush. */
   close(): Promise<void>;
 }
