@@ -132,6 +132,10 @@ export const Limit = {
   stringBytes: 4096,
   /** Our bound on the data of one option: no option of the protocol needs more than a few strings. */
   optionBytes: 64 * 1024,
+  /** Bytes received and not yet understood during the handshake: an option, and one chunk of a socket. */
+  handshakeBytes: 512 * 1024,
+  /** How many options one client may send: room for listing and asking after many exports, but not for ever. */
+  options: 64 * 1024,
   /** How many contexts one SET_META_CONTEXT may select. */
   metaContexts: 16,
   /** Payloads up to this SHOULD NOT be called an attack ("Size constraints"). */
