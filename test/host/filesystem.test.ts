@@ -1,0 +1,117 @@
+/** N6: a Linux kernel keeps file systems on our exports, by nbd-client in each of its ways to connect. */
+
+import { createHash } from 'node:crypto';
+import { readFile, stat } from 'node:fs/promises';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { bootGuest, type Guest, serverAddress } from '../support/guest.ts';
+import type { RunningServer } from '../support/server.ts';
+import { freePort, requireTool, runOk, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
+import { expectNoKernelErrors, fio, guestDigest, serveFile } from './steps.ts';
+
+const MiB = 1024 * 1024;
+
+let guest: Guest;
+let folder: TemporaryFolder;
+let server: RunningServer | undefined;
+
+beforeAll(async () => {
+  folder = await temporaryFolder();
+  guest = await bootGuest();
+});
+
+afterEach(async () => {
+  await server?.kill();
+  server = undefined;
+});
+
+afterAll(async () => {
+  await guest?.stop();
+  await folder?.remove();
+});
+
+interface Case {
+  readonly type: 'ext4' | 'xfs';
+  readonly way: string;
+  readonly options: string;
+  readonly disconnect: string;
+  readonly sizeMiB: number;
+}
+
+const cases: readonly Case[] = [
+  {
+    type: 'ext4',
+    way: 'one connection, ioctl, -persist',
+    options: '-nonetlink -persist',
+    disconnect: 'nbd-client -nonetlink -d /dev/nbd0',
+    sizeMiB: 96,
+  },
+  // Its mkfs wants 300 MiB.
+  {
+    type: 'xfs',
+    way: 'four connections, netlink, -t',
+    options: '-C 4 -t 60',
+    disconnect: 'nbd-client -d /dev/nbd0',
+    sizeMiB: 320,
+  },
+];
+
+describe.each(cases)('$type over $way', ({ type, options, disconnect, sizeMiB }) => {
+  test('N6: keeps what is written, gives back what is trimmed, and is clean afterwards', async () => {
+    const file = folder.file(`${type}.img`);
+    const port = await freePort();
+    server = await serveFile({ file, port, sizeBytes: sizeMiB * MiB });
+    const connect = `nbd-client ${serverAddress} ${port} /dev/nbd0 -N ${type}.img ${options} >/dev/null
+      until [ "$(cat /sys/block/nbd0/size)" -gt 0 ]; do usleep 50000; done`;
+    await guest.ok(`${connect}
+      mkfs.${type} -q /dev/nbd0
+      mount /dev/nbd0 /mnt`);
+
+    await guest.ok(fio({ path: '/mnt/random', sizeMiB: 8 }));
+    await guest.ok(
+      'dd if=/dev/urandom of=/mnt/kept bs=1M count=12; dd if=/dev/urandom of=/mnt/lost bs=1M count=32',
+    );
+    const digest = await guestDigest(guest, '/mnt/kept');
+    await guest.ok('sync; echo 3 >/proc/sys/vm/drop_caches');
+    expect(await guestDigest(guest, '/mnt/kept')).toBe(digest);
+    await guest.ok(fio({ path: '/mnt/random', sizeMiB: 8, verifyOnly: true }));
+
+    const before = await stat(file);
+    await guest.ok('rm /mnt/lost; sync; fstrim /mnt');
+    const after = await stat(file);
+    expect((before.blocks - after.blocks) * 512).toBeGreaterThanOrEqual(31 * MiB);
+    expect(after.size).toBe(sizeMiB * MiB);
+
+    const check = type === 'ext4' ? 'fsck.ext4 -fn' : 'xfs_repair -n';
+    await guest.ok(`umount /mnt
+      ${check} /dev/nbd0
+      ${disconnect}`);
+    expect(await server.stop()).toEqual({ code: 0, signal: null });
+    await expectCleanFile(type, file, digest);
+
+    // Another process of the server has nothing but the file.
+    server = await serveFile({ file, port });
+    await guest.ok(`${connect}
+      mount -o ro /dev/nbd0 /mnt`);
+    expect(await guestDigest(guest, '/mnt/kept')).toBe(digest);
+    await guest.ok(fio({ path: '/mnt/random', sizeMiB: 8, verifyOnly: true }));
+    await guest.ok(`umount /mnt
+      ${disconnect}`);
+    await expectNoKernelErrors(guest);
+  });
+});
+
+/** Looks at the raw file on this machine, without the server: the file system is whole, and so is /kept. */
+async function expectCleanFile(type: Case['type'], file: string, digest: string): Promise<void> {
+  if (type === 'xfs') {
+    await runOk(requireTool('xfs_repair', 'xfsprogs'), ['-n', '-f', file]);
+    return;
+  }
+  await runOk(requireTool('fsck.ext4', 'e2fsprogs'), ['-fn', file]);
+  const copy = folder.file('kept');
+  await runOk(requireTool('debugfs', 'e2fsprogs'), ['-R', `dump /kept ${copy}`, file]);
+  expect(
+    createHash('sha256')
+      .update(await readFile(copy))
+      .digest('hex'),
+  ).toBe(digest);
+}
