@@ -1,10 +1,12 @@
 /**
  * The system calls that Node has no name for, bound through koffi; the only module that knows koffi.
  * Wrappers return what the call returned (a count, an offset) or `-errno`: an error on the hot path must not
- * cost an exception. The `…Async` ones run on libuv's thread pool and take a callback of the same shape.
+ * cost an exception. The `…Async` ones run on libuv's thread pool and promise the same.
  *
  * Buffers go to the kernel by address. A caller keeps a buffer alive until the call has returned, which for
  * a synchronous call its own stack does; asynchronous transfers go through node:fs and not through here.
+ *
+ * Of the descriptors, too, the caller takes care: none may be closed while a call that uses it is under way.
  */
 
 import { constants } from 'node:os';
@@ -18,7 +20,7 @@ const sendBytes = libc.func('int64_t send(int fd, void *data, size_t length, int
 const pollOnce = libc.func('int poll(void *fds, unsigned long count, int timeoutMs)');
 const lseek64 = libc.func('int64_t lseek64(int fd, int64_t offset, int whence)');
 const fallocate64 = libc.func('int fallocate64(int fd, int mode, int64_t offset, int64_t length)');
-const readahead64 = libc.func('int posix_fadvise64(int fd, int64_t offset, int64_t length, int advice)');
+const posixFadvise64 = libc.func('int posix_fadvise64(int fd, int64_t offset, int64_t length, int advice)');
 const flockFile = libc.func('int flock(int fd, int operation)');
 
 export const { EAGAIN, EINTR, EINVAL, EIO, ENOSPC, ENXIO, EOPNOTSUPP, EWOULDBLOCK } = constants.errno;
@@ -132,23 +134,48 @@ export function allocate(fd: number, mode: number, offset: number, length: numbe
   return (fallocate64(fd, mode, offset, length) as number) === 0 ? 0 : failure();
 }
 
-/** fallocate on the thread pool. Calls back with 0 or -errno. */
-export function allocateAsync(
-  fd: number,
-  mode: number,
-  offset: number,
-  length: number,
-  callback: (result: number) => void,
-): void {
-  fallocate64.async(fd, mode, offset, length, (error: unknown, result: number) => {
-    if (error !== null && error !== undefined) throw error;
-    callback(result === 0 ? 0 : failure()); // errno is this call's only inside the callback
+// koffi refuses more than 256 calls at once, and each holds 256 KiB while it waits; more than the pool has
+// threads would only wait there instead of here. The requests that wait are bounded by who asks.
+const POOL_CALLS_MAX = 32;
+const waitingCalls: (() => void)[] = [];
+let poolCalls = 0;
+
+type PoolFunction = {
+  async: (...parameters: [...(number | bigint)[], (error: unknown, result: number) => void]) => void;
+};
+
+/** Runs the call on the thread pool. What it returned, or -errno when that was -1. */
+function callOnPool(call: PoolFunction, parameters: number[]): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const start = () => {
+      poolCalls += 1;
+      call.async(...parameters, (error: unknown, result: number) => {
+        const outcome = result === -1 ? failure() : result; // errno is this call's only inside the callback
+        poolCalls -= 1;
+        waitingCalls.shift()?.();
+        if (error !== null && error !== undefined) reject(error);
+        else resolve(outcome);
+      });
+    };
+    if (poolCalls < POOL_CALLS_MAX) start();
+    else waitingCalls.push(start);
   });
 }
 
-/** Starts reading a range into the page cache (POSIX_FADV_WILLNEED). 0 or -errno. */
-export function willNeed(fd: number, offset: number, length: number): number {
-  return -(readahead64(fd, offset, length, POSIX_FADV_WILLNEED) as number);
+/** lseek(SEEK_DATA | SEEK_HOLE) on the thread pool. The offset found or -errno. */
+export function seekAsync(fd: number, offset: number, whence: number): Promise<number> {
+  return callOnPool(lseek64, [fd, offset, whence]);
+}
+
+/** fallocate on the thread pool. 0 or -errno. */
+export function allocateAsync(fd: number, mode: number, offset: number, length: number): Promise<number> {
+  return callOnPool(fallocate64, [fd, mode, offset, length]);
+}
+
+/** Starts reading a range into the page cache (POSIX_FADV_WILLNEED), on the thread pool. 0 or -errno. */
+export async function willNeedAsync(fd: number, offset: number, length: number): Promise<number> {
+  // posix_fadvise returns the error itself
+  return -(await callOnPool(posixFadvise64, [fd, offset, length, POSIX_FADV_WILLNEED]));
 }
 
 /** flock. 0 or -errno (-EWOULDBLOCK: another process holds it). */
