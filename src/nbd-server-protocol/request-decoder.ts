@@ -138,3 +138,12 @@ export class RequestDecoder implements Request {
     }
   }
 }
+
+/** True when the last message in buffer[start, end) is a DISC, if messages end where the buffer does. */
+export function endsWithDisconnect(buffer: Buffer, start: number, end: number, style: HeaderStyle): boolean {
+  const extended = style === 'extended';
+  const at = end - (extended ? EXTENDED_BYTES : COMPACT_BYTES);
+  if (at < start) return false;
+  const magic = extended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC;
+  return buffer.readUInt32BE(at) === magic && buffer.readUInt16BE(at + 6) === Command.disconnect;
+}

@@ -1,0 +1,319 @@
+/**
+ * One client: its socket, the handshake, the transmission, the end.
+ *
+ *   handshake  -> transmission   GO or EXPORT_NAME
+ *   handshake  -> closing        ABORT, a violation, shutdown
+ *   transmission -> draining     DISC, end of the client's side, shutdown: what is in flight is answered
+ *   draining   -> closing        nothing in flight; our side is ended, what still comes is thrown away
+ *   any        -> closed         the socket has gone
+ *
+ * A request of a client that has given up must not be carried out late (SPEC N4): its sender may have sent it again
+ * elsewhere. So input that has waited (here, or in a process that was frozen) is used only while the client's side
+ * is open, or when it ends with DISC.
+ */
+
+import type { Socket } from 'node:net';
+import { peerHasClosed } from '../base/syscalls.ts';
+import type { Log } from '../model/log.ts';
+import { ProtocolError } from '../nbd-server-protocol/errors.ts';
+import { endsWithDisconnect } from '../nbd-server-protocol/request-decoder.ts';
+import { ServerHandshake } from '../nbd-server-protocol/server-handshake.ts';
+import type { ExportEntry, NegotiatedSession } from '../nbd-server-protocol/session.ts';
+import { exportInfo } from './export-info.ts';
+import type { LiveExport, NbdExport } from './live-export.ts';
+import { Outlet } from './outlet.ts';
+import { CARRY_BYTES, type ReceiveArea, takeOver } from './receive-area.ts';
+import type { SlabPool } from './slab-pool.ts';
+import { Transmission } from './transmission.ts';
+import type { TurnLoop } from './turn-loop.ts';
+
+/** Input older than this may be a ghost's. */
+const FRESH_MS = 1000;
+/** How long the client may take to close its side after we have ended ours. */
+const LINGER_MS = 2000;
+const KEEP_ALIVE_MS = 60_000;
+
+/** Where a server finds what it offers. `find('')` is the default export. */
+export interface ExportDirectory {
+  list(): Iterable<ExportEntry>;
+  find(name: string): NbdExport | undefined | Promise<NbdExport | undefined>;
+}
+
+/** What the connections of a server share. */
+export interface ConnectionContext {
+  readonly exports: ExportDirectory;
+  readonly area: ReceiveArea;
+  readonly pool: SlabPool;
+  readonly turns: TurnLoop;
+  readonly log: Log;
+  live(nbdExport: NbdExport): LiveExport;
+  closed(connection: Connection): void;
+}
+
+type Phase = 'handshake' | 'transmission' | 'draining' | 'closing' | 'closed';
+
+export class Connection {
+  readonly #context: ConnectionContext;
+  readonly #log: Log;
+  readonly #socket: Socket;
+  readonly #fd: number;
+  readonly #outlet: Outlet;
+  #phase: Phase = 'handshake';
+  #handshake: ServerHandshake | undefined = new ServerHandshake();
+  /** The export that `find` has just answered with. */
+  #found: NbdExport | undefined;
+  #transmission: Transmission | undefined;
+  #live: LiveExport | undefined;
+  /** Less than a message, left over from the last receive. */
+  readonly #carry = { buffer: undefined as Buffer | undefined, length: 0 };
+  /** Received and not used yet, because the transmission is stalled; nothing is read while there is some. */
+  #stash: Buffer | undefined;
+  #lastReceiveMs = performance.now();
+  #lingerTimer: NodeJS.Timeout | undefined;
+
+  constructor(accepted: Socket, context: ConnectionContext) {
+    this.#context = context;
+    this.#log = context.log;
+    const { socket, fd } = takeOver(accepted, context.area, (bytes) => this.#received(bytes));
+    this.#socket = socket;
+    this.#fd = fd;
+    this.#outlet = new Outlet(socket, fd, context.pool, () => this.#drained());
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, KEEP_ALIVE_MS);
+    socket.on('end', () => this.#peerEnded());
+    socket.on('error', (error) => this.#log.debug({ error: error.message }, 'connection failed'));
+    socket.on('close', () => this.#closed());
+    if (this.#handshake !== undefined) socket.write(this.#handshake.greeting());
+  }
+
+  /** Takes no more requests, answers those in flight, and closes. */
+  drain(): void {
+    if (this.#phase === 'handshake') this.#close();
+    if (this.#phase !== 'transmission') return;
+    this.#phase = 'draining';
+    this.#stash = undefined;
+    this.#socket.pause();
+    this.#closeWhenIdle();
+  }
+
+  /** Closes at once, whatever is in flight. */
+  destroy(reason: string): void {
+    if (this.#phase === 'closed') return;
+    this.#log.debug({ reason }, 'connection dropped');
+    this.#transmission?.die();
+    this.#outlet.close();
+    this.#socket.destroy();
+  }
+
+  // --- receiving -------------------------------------------------------------------------------------------
+
+  /** True: go on reading. */
+  #received(bytes: number): boolean {
+    const { area, turns } = this.#context;
+    if (this.#phase === 'closing') return true; // thrown away until the client closes
+    if (this.#phase === 'handshake') {
+      this.#handshake?.feed(area.received.subarray(0, bytes));
+      return this.#advanceHandshake();
+    }
+    const transmission = this.#transmission;
+    if (this.#phase !== 'transmission' || transmission === undefined) return false;
+    const end = CARRY_BYTES + bytes;
+    const start = this.#takeCarry();
+    const nowMs = performance.now();
+    const waited = nowMs - this.#lastReceiveMs > FRESH_MS;
+    this.#lastReceiveMs = nowMs;
+    if (waited && this.#isGhost(area.buffer, start, end, transmission)) return false;
+    const position = this.#feed(transmission, area.buffer, start, end);
+    if (position < end && this.#phase === 'transmission') {
+      if (transmission.stalled) this.#stash = Buffer.from(area.buffer.subarray(position, end));
+      else this.#keepCarry(area.buffer, position, end);
+    }
+    this.#outlet.flush();
+    turns.worked(transmission, nowMs);
+    return this.#stash === undefined && this.#phase === 'transmission';
+  }
+
+  /** Goes on with what was left when the transmission stalled. */
+  #resumeStash(): void {
+    const { turns } = this.#context;
+    const transmission = this.#transmission;
+    const stash = this.#stash;
+    if (this.#phase !== 'transmission' || transmission === undefined || stash === undefined) return;
+    if (this.#isGhost(stash, 0, stash.length, transmission)) return;
+    const position = this.#feed(transmission, stash, 0, stash.length);
+    if (this.#phase === 'transmission') {
+      const rest = stash.subarray(position);
+      if (rest.length > 0 && transmission.stalled) this.#stash = rest;
+      else {
+        this.#stash = undefined;
+        if (rest.length > 0) this.#keepCarry(stash, position, stash.length);
+        this.#socket.resume();
+      }
+    }
+    this.#outlet.flush();
+    turns.worked(transmission, performance.now());
+  }
+
+  #feed(transmission: Transmission, buffer: Buffer, start: number, end: number): number {
+    try {
+      const position = transmission.feed(buffer, start, end);
+      if (transmission.disconnecting) this.drain();
+      return position;
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      this.destroy(error.message);
+      return end;
+    }
+  }
+
+  /** Drops input of a client that has closed its side without a DISC: it no longer waits for the answers. */
+  #isGhost(buffer: Buffer, start: number, end: number, transmission: Transmission): boolean {
+    if (!peerHasClosed(this.#fd)) return false;
+    if (endsWithDisconnect(buffer, start, end, transmission.style)) return false;
+    this.#log.debug({ bytes: end - start }, 'dropped requests of a client that had closed its connection');
+    transmission.orphanEffects();
+    this.drain();
+    return true;
+  }
+
+  #takeCarry(): number {
+    const { buffer, length } = this.#carry;
+    if (buffer === undefined || length === 0) return CARRY_BYTES;
+    this.#carry.length = 0;
+    return this.#context.area.prepend(buffer.subarray(0, length));
+  }
+
+  #keepCarry(buffer: Buffer, start: number, end: number): void {
+    this.#carry.buffer ??= Buffer.allocUnsafeSlow(CARRY_BYTES);
+    this.#carry.length = buffer.copy(this.#carry.buffer, 0, start, end);
+  }
+
+  // --- handshake -------------------------------------------------------------------------------------------
+
+  /** Does what the handshake asks for, as far as it goes. True: go on reading. */
+  #advanceHandshake(): boolean {
+    const handshake = this.#handshake;
+    while (handshake !== undefined && this.#phase === 'handshake') {
+      const step = handshake.next();
+      switch (step.kind) {
+        case 'need-bytes':
+          return true;
+        case 'send':
+          this.#socket.write(step.bytes);
+          break;
+        case 'list':
+          handshake.provideList(this.#context.exports.list());
+          break;
+        case 'find': {
+          const found = this.#context.exports.find(step.name);
+          if (found instanceof Promise) {
+            this.#findLater(handshake, found);
+            return false;
+          }
+          this.#provide(handshake, found);
+          break;
+        }
+        case 'close':
+          this.#log.debug({ code: step.code, reason: step.reason }, 'handshake ended');
+          this.#close();
+          return true;
+        default:
+          this.#begin(step.session);
+          return this.#useRest(step.rest);
+      }
+    }
+    return true;
+  }
+
+  #provide(handshake: ServerHandshake, found: NbdExport | undefined): void {
+    this.#found = found;
+    handshake.provideExport(found === undefined ? undefined : exportInfo(found));
+  }
+
+  #findLater(handshake: ServerHandshake, looking: Promise<NbdExport | undefined>): void {
+    looking.then(
+      (found) => {
+        if (this.#phase !== 'handshake') return;
+        this.#provide(handshake, found);
+        if (this.#advanceHandshake()) this.#socket.resume();
+      },
+      (error: unknown) => {
+        this.#log.warn({ error: String(error) }, 'looking up an export failed');
+        this.destroy('looking up the export failed');
+      },
+    );
+  }
+
+  #begin(session: NegotiatedSession): void {
+    const found = this.#found;
+    if (found === undefined) throw new Error('a session follows a found export');
+    const { pool, turns } = this.#context;
+    const live = this.#context.live(found);
+    live.connections += 1;
+    this.#live = live;
+    this.#handshake = undefined;
+    this.#phase = 'transmission';
+    const outlet = this.#outlet;
+    this.#transmission = new Transmission({
+      session,
+      live,
+      outlet,
+      pool,
+      replied: () => turns.replied(outlet),
+      resumable: () => this.#resumeStash(),
+      idle: () => this.#closeWhenIdle(),
+      destroy: (reason) => this.destroy(reason),
+    });
+    this.#log.debug({ export: session.exportName, style: session.headerStyle }, 'connected');
+  }
+
+  /** Requests may have come right behind the last option. */
+  #useRest(rest: Buffer): boolean {
+    if (rest.length === 0) return true;
+    this.#stash = Buffer.from(rest);
+    this.#resumeStash();
+    return this.#stash === undefined && this.#phase === 'transmission';
+  }
+
+  // --- the end ---------------------------------------------------------------------------------------------
+
+  #drained(): void {
+    this.#transmission?.drained();
+    this.#closeWhenIdle();
+  }
+
+  #peerEnded(): void {
+    this.#transmission?.orphanEffects();
+    if (this.#phase === 'handshake' || this.#phase === 'closing') this.#close();
+    else this.drain();
+  }
+
+  #closeWhenIdle(): void {
+    if (this.#phase !== 'draining' || this.#transmission?.isIdle === false) return;
+    this.#outlet.flush();
+    if (this.#outlet.pendingBytes === 0) this.#close();
+  }
+
+  /** Ends our side and lets the client close its own: closing with input unread would throw away our replies. */
+  #close(): void {
+    if (this.#phase === 'closed') return;
+    if (this.#socket.readableEnded || this.#socket.destroyed) {
+      this.#socket.end(() => this.#socket.destroy());
+      this.#phase = 'closing';
+      return;
+    }
+    this.#phase = 'closing';
+    this.#socket.end();
+    this.#socket.resume();
+    this.#lingerTimer ??= setTimeout(() => this.#socket.destroy(), LINGER_MS).unref();
+  }
+
+  #closed(): void {
+    clearTimeout(this.#lingerTimer);
+    this.#phase = 'closed';
+    this.#transmission?.die();
+    this.#outlet.close();
+    if (this.#live !== undefined) this.#live.connections -= 1;
+    this.#context.closed(this);
+  }
+}

@@ -1,0 +1,121 @@
+/**
+ * An NBD server: listeners, connections, and the end of both. Exports come from an ExportDirectory, so that what
+ * is offered may change while it runs.
+ */
+
+import { createServer, type Server } from 'node:net';
+import { assert } from '../model/errors.ts';
+import type { Log } from '../model/log.ts';
+import type { Volume } from '../model/volume.ts';
+import { Connection, type ConnectionContext, type ExportDirectory } from './connection.ts';
+import { LiveExport, type NbdExport } from './live-export.ts';
+import { ReceiveArea } from './receive-area.ts';
+import { SlabPool } from './slab-pool.ts';
+import { TurnLoop } from './turn-loop.ts';
+
+export type { ExportDirectory } from './connection.ts';
+export type { NbdExport } from './live-export.ts';
+
+export type ListenAddress = { readonly host: string; readonly port: number } | { readonly path: string };
+
+export interface NbdServerOptions {
+  readonly exports: ExportDirectory;
+  readonly log: Log;
+  /** Microseconds to stay awake after a request (default 50; 0: never). */
+  readonly busyPollUs?: number;
+  /** How long `stop` waits for requests in flight and for clients to take their replies (default 10,000 ms). */
+  readonly drainMs?: number;
+}
+
+const BUSY_POLL_US = 50;
+const DRAIN_MS = 10_000;
+const BACKLOG = 511;
+
+export class NbdServer {
+  readonly #context: ConnectionContext;
+  readonly #drainMs: number;
+  readonly #listeners: Server[] = [];
+  readonly #connections = new Set<Connection>();
+  readonly #live = new Map<Volume, LiveExport>();
+  #stopping: Promise<void> | undefined;
+  #whenEmpty: (() => void) | undefined;
+
+  constructor(options: NbdServerOptions) {
+    this.#drainMs = options.drainMs ?? DRAIN_MS;
+    this.#context = {
+      exports: options.exports,
+      area: new ReceiveArea(),
+      pool: new SlabPool(),
+      turns: new TurnLoop(options.busyPollUs ?? BUSY_POLL_US),
+      log: options.log,
+      live: (nbdExport) => this.#liveOf(nbdExport),
+      closed: (connection) => this.#connectionClosed(connection),
+    };
+  }
+
+  /**
+   * Accepts connections on an address; may be called several times. Port 0 chooses one.
+   * @returns the address that it listens on
+   * @throws the system's error (EADDRINUSE, EACCES, …)
+   */
+  listen(address: ListenAddress): Promise<ListenAddress> {
+    assert(this.#stopping === undefined, 'a server that stops listens no more');
+    const listener = createServer({ pauseOnConnect: true, allowHalfOpen: true }, (socket) => {
+      this.#connections.add(new Connection(socket, this.#context));
+    });
+    return new Promise((resolve, reject) => {
+      listener.once('error', reject);
+      listener.listen({ ...address, backlog: BACKLOG }, () => {
+        listener.off('error', reject);
+        listener.on('error', (error) =>
+          this.#context.log.error({ error: error.message }, 'accepting failed'),
+        );
+        this.#listeners.push(listener);
+        const bound = listener.address();
+        if (bound === null || typeof bound === 'string') resolve(address);
+        else resolve({ host: bound.address, port: bound.port });
+      });
+    });
+  }
+
+  /**
+   * Stops accepting, answers what is in flight, closes every connection, and flushes every volume that was used.
+   * Rejects with the VolumeError of a volume that could not be flushed.
+   */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  async #stop(): Promise<void> {
+    for (const listener of this.#listeners) listener.close();
+    const empty = new Promise<void>((resolve) => {
+      this.#whenEmpty = resolve;
+    });
+    for (const connection of [...this.#connections]) connection.drain();
+    if (this.#connections.size > 0) {
+      const timer = setTimeout(() => {
+        for (const connection of [...this.#connections]) connection.destroy('the server has stopped');
+      }, this.#drainMs);
+      await empty;
+      clearTimeout(timer);
+    }
+    for (const { volume } of this.#live.values()) {
+      if (volume.capabilities.write && volume.capabilities.flush) await volume.flush();
+    }
+  }
+
+  #liveOf(nbdExport: NbdExport): LiveExport {
+    let live = this.#live.get(nbdExport.volume);
+    if (live === undefined) {
+      live = new LiveExport(nbdExport.volume);
+      this.#live.set(nbdExport.volume, live);
+    }
+    return live;
+  }
+
+  #connectionClosed(connection: Connection): void {
+    this.#connections.delete(connection);
+    if (this.#connections.size === 0) this.#whenEmpty?.();
+  }
+}
