@@ -9,7 +9,7 @@
  *     was as long as the volume. After one that did not, the volume is failed: the kernel forgets a failure once it
  *     has told it, so a later success would be a lie.
  *  3. The file never gets shorter except by resize, and longer only by resize.
- *  4. What can make a hole takes its range out of #data before it starts and when it has ended.
+ *  4. What can make a hole makes #extents forget its range, before it starts and when it has ended.
  *  5. The descriptor is closed when nothing uses it any more.
  */
 
@@ -18,9 +18,8 @@ import { promisify } from 'node:util';
 import * as sys from '../base/syscalls.ts';
 import { assert, VolumeError } from '../model/errors.ts';
 import type { BlockSizes, Capabilities, Extent, Volume, WriteZeroesOptions } from '../model/volume.ts';
-import { DataExtents } from './data-extents.ts';
 import { negativeErrnoOf, volumeErrorOf } from './errors.ts';
-import { ExtentScan } from './extent-scan.ts';
+import { FileExtents } from './file-extents.ts';
 import { GroupCommit } from './group-commit.ts';
 import { readOnPool, writeOnPool } from './pool-transfer.ts';
 
@@ -36,10 +35,6 @@ const NOW_LENGTH_MAX = MIB;
 // back, or had to wait for metadata; the ones after it go to the pool for a while.
 const HELD_BACK_MS = 2;
 const POOL_WRITES_MS = 1000;
-
-// Block status of a range up to this length is what a read asks; how much data lies around it is learned then.
-const SHORT_STATUS = MIB;
-const LOOK_BACK = 64 * MIB;
 
 const zeroes = Buffer.alloc(MIB); // never written to
 
@@ -73,13 +68,13 @@ export class SparseFile implements Volume {
   #closing: Promise<void> | undefined;
 
   // What the file system can do: true until it has said no.
-  #readsNow: boolean;
-  #nowaitWrites: boolean;
+  #readsNow = true;
+  #nowaitWrites = true;
   #punches = true;
   #zeroesRanges = true;
 
   #poolWritesUntil = 0;
-  readonly #data = new DataExtents();
+  readonly #extents: FileExtents;
   readonly #group = new GroupCommit(() => this.#sync());
   readonly #underWay = new Set<Promise<unknown>>();
   readonly #writesUnderWay = new Set<Promise<unknown>>();
@@ -91,8 +86,7 @@ export class SparseFile implements Volume {
     this.#readOnly = parts.readOnly;
     this.#inMemory = parts.inMemory;
     this.#onFailed = parts.onFailed;
-    this.#readsNow = true;
-    this.#nowaitWrites = !parts.inMemory;
+    this.#extents = new FileExtents(parts.fd, (offset) => this.#isCached(offset));
   }
 
   get sizeBytes(): number {
@@ -193,11 +187,11 @@ export class SparseFile implements Volume {
     this.#assertRange(offset, length);
     assert(length > 0 && extentsMax > 0, 'block status of nothing');
     this.#refuseWhenClosing();
-    return this.#track(this.#scan(offset, length, extentsMax));
+    return this.#track(this.#extents.find(offset, length, extentsMax));
   }
 
   mayHaveHoles(offset: number, length: number): boolean {
-    return !this.#data.covers(offset, offset + length);
+    return this.#extents.mayHaveHoles(offset, length);
   }
 
   async resize(sizeBytes: number): Promise<void> {
@@ -215,7 +209,11 @@ export class SparseFile implements Volume {
 
   async #closeWhenIdle(): Promise<void> {
     while (this.#underWay.size > 0) await Promise.allSettled(this.#underWay);
-    closeSync(this.#fd); // the lock goes with it
+    try {
+      closeSync(this.#fd); // the lock goes with it
+    } catch (error) {
+      throw volumeErrorOf(negativeErrnoOf(error as NodeJS.ErrnoException), 'close');
+    }
   }
 
   // ── writing ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -283,11 +281,11 @@ export class SparseFile implements Volume {
   /** fallocate. False when the file system does not know the mode. */
   async #allocate(mode: number, offset: number, length: number, attempt: string): Promise<boolean> {
     if (length === 0) return true; // to the kernel an error
-    this.#data.forget(offset, offset + length);
+    this.#extents.forget(offset, offset + length);
     let result: number;
     do result = await sys.allocateAsync(this.#fd, mode, offset, length);
     while (result === -sys.EINTR);
-    this.#data.forget(offset, offset + length);
+    this.#extents.forget(offset, offset + length);
     if (result < 0 && result !== -sys.EOPNOTSUPP) throw volumeErrorOf(result, attempt, offset);
     return result === 0;
   }
@@ -308,7 +306,7 @@ export class SparseFile implements Volume {
       throw new VolumeError('too-big', `no file can have ${sizeBytes} bytes here`, { cause });
     }
     this.#sizeBytes = sizeBytes;
-    this.#data.forget(Math.min(before, sizeBytes), Number.MAX_SAFE_INTEGER);
+    this.#extents.forget(Math.min(before, sizeBytes), Number.MAX_SAFE_INTEGER);
   }
 
   // ── durability ───────────────────────────────────────────────────────────────────────────────────────────
@@ -333,35 +331,6 @@ export class SparseFile implements Volume {
     if (this.#failure !== undefined) return;
     this.#failure = reason;
     this.#onFailed?.(reason);
-  }
-
-  // ── block status ─────────────────────────────────────────────────────────────────────────────────────────
-
-  async #scan(offset: number, length: number, extentsMax: number): Promise<Extent[]> {
-    const end = offset + length;
-    const allData: Extent[] = [{ length, hole: false, zero: false }];
-    if (this.#data.covers(offset, end)) return allData;
-    const scan = new ExtentScan(offset, length, extentsMax);
-    const { generation } = this.#data;
-    if (length <= SHORT_STATUS) {
-      // Just read, so the place is in memory, and most likely its metadata too.
-      if (this.#isCached(offset)) scan.take(sys.seek(this.#fd, offset, sys.SEEK_DATA));
-      if (scan.done) return scan.extents;
-      // One seek from a good way before the range tells of all the reads that may come there.
-      const from = offset - (offset % LOOK_BACK);
-      const hole = await sys.seekAsync(this.#fd, from, sys.SEEK_HOLE);
-      if (hole >= end) {
-        if (generation === this.#data.generation) this.#data.add(from, hole);
-        return allData;
-      }
-    }
-    while (!scan.done) scan.take(await sys.seekAsync(this.#fd, scan.position, scan.whence));
-    if (generation === this.#data.generation) {
-      for (let index = 0; index < scan.data.length; index += 2) {
-        this.#data.add(scan.data[index] as number, scan.data[index + 1] as number);
-      }
-    }
-    return scan.extents;
   }
 
   // ── small things ─────────────────────────────────────────────────────────────────────────────────────────
