@@ -5,6 +5,7 @@
  */
 
 export const INIT_PASSWD = 0x4e42444d41474943n; // "NBDMAGIC"
+export const OLDSTYLE_MAGIC = 0x00420281861253n; // in place of IHAVEOPT: not spoken here
 export const IHAVEOPT = 0x49484156454f5054n; // "IHAVEOPT"
 export const OPTION_REPLY_MAGIC = 0x0003e889045565a9n;
 export const REQUEST_MAGIC = 0x25609513;
@@ -120,6 +121,16 @@ export function errnoName(value: number): string {
   return `errno ${value}`;
 }
 
+/** An option reply with this bit set refuses the option, also when its type is not known. */
+export function isErrorReply(type: number): boolean {
+  return type >= ERROR_BIT;
+}
+
+/** A chunk with this bit set is an error chunk, also when its type is not known. */
+export function isErrorChunk(type: number): boolean {
+  return (type & ERROR_CHUNK_BIT) !== 0;
+}
+
 /** base:allocation status bits. */
 export const State = { hole: 1 << 0, zero: 1 << 1 } as const;
 export const BASE_ALLOCATION = 'base:allocation';
@@ -136,6 +147,8 @@ export const Limit = {
   handshakeBytes: 512 * 1024,
   /** How many options one client may send: room for listing and asking after many exports, but not for ever. */
   options: 64 * 1024,
+  /** How much a server may say in answer to one option: room for a LIST of some 100,000 names. */
+  optionRepliesBytes: 8 * 1024 * 1024,
   /** How many contexts one SET_META_CONTEXT may select. */
   metaContexts: 16,
   /** Payloads up to this SHOULD NOT be called an attack ("Size constraints"). */

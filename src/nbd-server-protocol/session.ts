@@ -56,3 +56,15 @@ export interface NegotiatedSession {
   /** The client asked for NBD_INFO_BLOCK_SIZE in GO, and so has promised to keep to `blockSizes`. */
   readonly blockSizesPromised: boolean;
 }
+
+/** What a client knows of its export. */
+export interface ClientSession extends NegotiatedSession {
+  readonly sizeBytes: number;
+}
+
+/** What holds when a server does not say ("Size constraints"). */
+export const DEFAULT_BLOCK_SIZES: ExportBlockSizes = {
+  minimum: 1,
+  preferred: 4096,
+  maximumPayload: 32 * 1024 * 1024,
+};
