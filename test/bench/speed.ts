@@ -1,0 +1,122 @@
+/**
+ * The speed jobs. All servers are up, each with a file of its own; one is loaded at a time. A round runs every
+ * job on every server, so that whatever changes on the machine over time changes for all of them alike.
+ */
+
+import { type Bench, inTurn } from './bench.ts';
+import { type FioJob, runFio } from './fio.ts';
+import { type SpeedJob, speedJobs } from './jobs.ts';
+import { type Folder, makeFullFile, newFolder, type PlaceName, settle } from './places.ts';
+import { busyCpuSeconds, ownCpuSeconds, processCpuSeconds } from './proc.ts';
+import { type BenchServer, type ServerName, startServer } from './servers.ts';
+
+export const fileBytes = 2 ** 30;
+
+/** One run of one job on one server. */
+export interface SpeedSample extends FioJob {
+  readonly serverCpuSeconds: number;
+  /** Of all processors together: what neither this bench nor any of its servers has used, per second. */
+  readonly foreignCpu: number;
+  /** What each server that was up but not loaded has used, per second. */
+  readonly idleCpu: Readonly<Partial<Record<ServerName, number>>>;
+}
+
+export interface SpeedResult {
+  readonly place: PlaceName;
+  readonly job: SpeedJob;
+  /** One entry a round; undefined where the run failed. */
+  readonly samples: ReadonlyMap<ServerName, readonly (SpeedSample | undefined)[]>;
+}
+
+function chosenJobs({ options }: Bench): SpeedJob[] {
+  return speedJobs.filter(({ name }) => options.jobs.includes(name));
+}
+
+export function speedSteps(bench: Bench): number {
+  const { options } = bench;
+  const runs = chosenJobs(bench).length * options.rounds;
+  return runs === 0 ? 0 : options.places.length * options.servers.length * (runs + 1);
+}
+
+export async function measureSpeed(bench: Bench): Promise<SpeedResult[]> {
+  const results: SpeedResult[] = [];
+  if (chosenJobs(bench).length === 0) return results;
+  for (const place of bench.options.places) results.push(...(await measurePlace(bench, place)));
+  return results;
+}
+
+interface Candidate {
+  readonly server: BenchServer;
+  readonly file: string;
+}
+
+async function measurePlace(bench: Bench, place: PlaceName): Promise<SpeedResult[]> {
+  const jobs = chosenJobs(bench);
+  const folder = newFolder(place);
+  const candidates: Candidate[] = [];
+  try {
+    for (const name of bench.options.servers) {
+      const candidate = await bench.step(`${place}: starting ${name}`, async () => {
+        const file = folder.file(`${name}.img`);
+        await makeFullFile(file, fileBytes);
+        return { server: await startServer(name, { file }), file };
+      });
+      if (candidate !== undefined) candidates.push(candidate);
+    }
+    const taken = jobs.map(() => new Map(candidates.map(({ server }) => [server.name, emptyRounds()])));
+    for (let round = 0; round < bench.options.rounds; round += 1) {
+      for (const [index, job] of jobs.entries()) {
+        for (const candidate of inTurn(candidates, round)) {
+          const { name } = candidate.server;
+          const sample = await bench.step(`${place}: ${job.name} on ${name}, round ${round + 1}`, () =>
+            measureOnce(bench, job, candidate, candidates, folder),
+          );
+          taken[index]?.get(name)?.push(sample);
+        }
+      }
+    }
+    return jobs.map((job, index) => ({ place, job, samples: taken[index] ?? new Map() }));
+  } finally {
+    for (const { server } of candidates) await server.stop();
+    folder.remove();
+  }
+}
+
+function emptyRounds(): (SpeedSample | undefined)[] {
+  return [];
+}
+
+async function measureOnce(
+  bench: Bench,
+  job: SpeedJob,
+  loaded: Candidate,
+  all: readonly Candidate[],
+  folder: Folder,
+): Promise<SpeedSample> {
+  const cpuOfServers = (): number[] => all.map(({ server }) => processCpuSeconds(server.pid));
+  const started = performance.now();
+  const busy = busyCpuSeconds();
+  const own = ownCpuSeconds();
+  const before = cpuOfServers();
+  const jobs = await runFio({
+    file: 'speed.fio',
+    sections: [job.name],
+    seconds: bench.options.seconds,
+    variables: { URI: loaded.server.uri() },
+    folder: folder.path,
+  });
+  const used = cpuOfServers().map((after, index) => after - (before[index] as number));
+  const wallSeconds = (performance.now() - started) / 1000;
+  const known = used.reduce((sum, value) => sum + value, ownCpuSeconds() - own);
+  const foreign = Math.max(0, busyCpuSeconds() - busy - known);
+  await settle(loaded.file);
+  const idle = all.flatMap(({ server }, index) =>
+    server === loaded.server ? [] : [[server.name, (used[index] as number) / wallSeconds] as const],
+  );
+  return {
+    ...(jobs.get(job.name) as FioJob),
+    serverCpuSeconds: used[all.indexOf(loaded)] as number,
+    foreignCpu: foreign / wallSeconds,
+    idleCpu: Object.fromEntries(idle),
+  };
+}
