@@ -1,4 +1,7 @@
-/** How much memory a server takes for idle connections, and for writes that come faster than it can write. */
+/**
+ * How much memory a server takes for idle connections, and for writes that come faster than it can write; and
+ * whether idle connections cost processor time, as polling that does not end would.
+ */
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -6,7 +9,7 @@ import type { Bench } from './bench.ts';
 import { runFio } from './fio.ts';
 import { limits, memory } from './jobs.ts';
 import { type Folder, makeFullFile, newFolder, type PlaceName } from './places.ts';
-import { residentBytes } from './proc.ts';
+import { processCpuSeconds, residentBytes } from './proc.ts';
 import { libnbdScript, pythonCommand } from './python.ts';
 import { type BenchServer, type ServerName, startServer } from './servers.ts';
 
@@ -16,12 +19,15 @@ export interface MemoryResult {
   /** Resident without a connection, and with limits.idleConnections of them. */
   readonly freshBytes: number;
   readonly idleBytes: number;
+  /** Processors' worth of work of the server while those connections are idle. */
+  readonly idleCpu: number;
   /** The peak while 16 connections have 64 writes of 1 MiB each in flight. */
   readonly writingBytes: number;
   readonly writingMibPerSecond: number;
 }
 
 const fileBytes = 2 ** 30;
+const idleMs = 1000;
 
 export function memorySteps({ options }: Bench): number {
   return options.jobs.includes(memory) ? options.places.length * (1 + options.servers.length) : 0;
@@ -68,7 +74,9 @@ async function withServer<T>(
   }
 }
 
-async function idle(server: BenchServer): Promise<{ freshBytes: number; idleBytes: number }> {
+async function idle(
+  server: BenchServer,
+): Promise<{ freshBytes: number; idleBytes: number; idleCpu: number }> {
   const freshBytes = residentBytes(server.pid).now;
   const args = [libnbdScript('idle-connections.py'), server.uri(), String(limits.idleConnections)];
   const client = spawn(pythonCommand(), args, { stdio: ['pipe', 'pipe', 'pipe'] });
@@ -84,10 +92,13 @@ async function idle(server: BenchServer): Promise<{ freshBytes: number; idleByte
       throw new Error(`idle-connections.py: ${stderr}`);
     }),
   ]);
+  const cpuBefore = processCpuSeconds(server.pid);
+  await new Promise((wake) => setTimeout(wake, idleMs));
+  const idleCpu = ((processCpuSeconds(server.pid) - cpuBefore) * 1000) / idleMs;
   const idleBytes = residentBytes(server.pid).now;
   client.stdin.end();
   await ended;
-  return { freshBytes, idleBytes };
+  return { freshBytes, idleBytes, idleCpu };
 }
 
 async function writing(

@@ -39,7 +39,13 @@ export function renderReport(report: BenchReport): string {
   if (report.memory.length > 0) parts.push(renderMemory(report.memory));
   if (report.start.length > 0) parts.push(renderStart(report.start));
   if (report.failures.length > 0) {
-    parts.push(['## Failed to run', '', ...report.failures.map((failure) => `- ${failure}`)].join('\n'));
+    parts.push(
+      [
+        '## Failed to run',
+        '',
+        ...report.failures.map((failure) => `- ${failure.trim().replaceAll('\n', '\n  ')}`),
+      ].join('\n'),
+    );
   }
   return `${parts.join('\n\n')}\n`;
 }
@@ -184,6 +190,7 @@ function renderMemory(summaries: readonly MemorySummary[]): string {
     mib(summary.freshBytes),
     mib(summary.idleBytes),
     verdict(`< ${mib(limits.idleBytes)}`, summary.idleMet),
+    percent(summary.idleCpu),
     mib(summary.writingBytes),
     verdict(`< ${mib(limits.writingBytes)}`, summary.writingMet),
     integer(summary.writingMibPerSecond),
@@ -194,6 +201,7 @@ function renderMemory(summaries: readonly MemorySummary[]): string {
     'fresh',
     `${limits.idleConnections} idle connections`,
     'must be',
+    'processor, idle',
     'peak, 1 GiB of writes in flight',
     'must be',
     'MiB/s',

@@ -115,7 +115,7 @@ test('the hot reader may be three times as slow beside the cold one, and only vo
 });
 
 test('memory must stay below its limits', () => {
-  const figures = { place: 'shm', freshBytes: 60 * MiB, writingMibPerSecond: 900 } as const;
+  const figures = { place: 'shm', freshBytes: 60 * MiB, idleCpu: 0, writingMibPerSecond: 900 } as const;
   const below = { ...figures, idleBytes: 150 * MiB - 1, writingBytes: 400 * MiB - 1 };
   const at = { ...figures, idleBytes: 150 * MiB, writingBytes: 400 * MiB };
   expect(summariseMemory({ server: 'volary', ...below })).toMatchObject({ idleMet: true, writingMet: true });
