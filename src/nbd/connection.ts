@@ -8,8 +8,8 @@
  *   any        -> closed         the socket has gone
  *
  * A request of a client that has given up must not be carried out late (SPEC N4): its sender may have sent it again
- * elsewhere. So input that has waited (here, or in a process that was frozen) is used only while the client's side
- * is open, or when it ends with DISC.
+ * elsewhere. So input that has waited (here, or in a process that was frozen), or that follows somebody else's
+ * change, is used only while the client's side is open, or when it ends with DISC.
  */
 
 import type { Socket } from 'node:net';
@@ -122,7 +122,8 @@ export class Connection {
     const nowMs = performance.now();
     const waited = nowMs - this.#lastReceiveMs > FRESH_MS;
     this.#lastReceiveMs = nowMs;
-    if (waited && this.#isGhost(area.buffer, start, end, transmission)) return false;
+    const doubtful = waited || this.#live?.lastChangeBy !== transmission;
+    if (doubtful && this.#isGhost(area.buffer, start, end, transmission)) return false;
     const position = this.#feed(transmission, area.buffer, start, end);
     if (position < end && this.#phase === 'transmission') {
       if (transmission.stalled) this.#stash = Buffer.from(area.buffer.subarray(position, end));
@@ -263,6 +264,7 @@ export class Connection {
       resumable: () => this.#resumeStash(),
       idle: () => this.#closeWhenIdle(),
       destroy: (reason) => this.destroy(reason),
+      peerHasClosed: () => peerHasClosed(this.#fd),
     });
     this.#log.debug({ export: session.exportName, style: session.headerStyle }, 'connected');
   }

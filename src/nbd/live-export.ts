@@ -5,14 +5,24 @@
  * that is still under way in the thread pool could then land behind a newer one. So:
  *  1. When a connection dies, its writes under way become orphans.
  *  2. A request that overlaps an orphan waits, on whatever connection, until the orphan has finished.
+ *  3. The kernel knows of a death before the event loop comes to it (and a connection that is not read from, because
+ *     it is stalled, would not be told at all). So a request that overlaps a write of another connection asks.
+ *  4. Input is used only when its connection is alive, or when nobody else has changed anything since its last.
  */
 
 import type { Volume } from '../model/volume.ts';
+
+/** Who changes things: a connection. */
+export interface EffectOwner {
+  /** The client has closed its side, or the connection has failed, read so far or not. */
+  hasGone(): boolean;
+}
 
 /** An effect on the volume that is under way: bytes [offset, end). */
 export interface Effect {
   readonly offset: number;
   readonly end: number;
+  readonly owner: EffectOwner;
 }
 
 /** What a server offers under a name. */
@@ -30,6 +40,9 @@ export class LiveExport {
   readonly volume: Volume;
   /** Connections in the transmission phase. */
   connections = 0;
+  /** Who started the newest change. */
+  lastChangeBy: EffectOwner | undefined;
+  readonly #underWay = new Set<Effect>();
   readonly #orphans = new Set<Effect>();
   readonly #waiters = new Set<() => void>();
 
@@ -38,17 +51,26 @@ export class LiveExport {
   }
 
   /** True when bytes [offset, offset + length) are still being changed for a connection that is gone. */
-  isFenced(offset: number, length: number): boolean {
-    if (this.#orphans.size === 0) return false;
-    for (const orphan of this.#orphans) {
-      if (orphan.offset < offset + length && offset < orphan.end) return true;
+  isFenced(offset: number, length: number, asker: EffectOwner): boolean {
+    if (this.#underWay.size === 0) return false;
+    for (const effect of this.#underWay) {
+      if (effect.offset >= offset + length || offset >= effect.end) continue;
+      if (this.#orphans.has(effect)) return true;
+      if (effect.owner === asker || !effect.owner.hasGone()) continue;
+      this.#orphans.add(effect);
+      return true;
     }
     return false;
   }
 
-  /** Calls back once, when an orphan has finished. */
+  /** Calls back once, when an orphan has finished; the same callback given twice is one. */
   waitForOrphans(callback: () => void): void {
     this.#waiters.add(callback);
+  }
+
+  begun(effect: Effect): void {
+    this.#underWay.add(effect);
+    this.lastChangeBy = effect.owner;
   }
 
   orphan(effect: Effect): void {
@@ -57,6 +79,7 @@ export class LiveExport {
 
   /** The effect has finished, orphan or not. */
   finished(effect: Effect): void {
+    this.#underWay.delete(effect);
     if (!this.#orphans.delete(effect)) return;
     const waiters = [...this.#waiters];
     this.#waiters.clear();

@@ -134,12 +134,25 @@ async function readWhole(transmission: Transmission, request: JobRequest): Promi
   }
   await transmission.exclusively(async () => {
     putBatch(transmission, batch, header(false));
-    const refusal = await readRest(transmission, request, first);
-    if (transmission.style === 'simple') {
-      if (refusal !== undefined) transmission.context.destroy(`read failed half-way: ${refusal.text}`);
-    } else if (refusal !== undefined) transmission.putRefusal(request, refusal);
-    else transmission.putAck(request);
+    await finish(transmission, request, first);
   });
+}
+
+/** Goes on with a reply that was announced whole, and of which `done` bytes have been put. */
+export async function finishRead(
+  transmission: Transmission,
+  request: JobRequest,
+  done: number,
+): Promise<void> {
+  await transmission.exclusively(() => finish(transmission, request, done));
+}
+
+async function finish(transmission: Transmission, request: JobRequest, done: number): Promise<void> {
+  const refusal = await readRest(transmission, request, done);
+  if (transmission.style === 'simple') {
+    if (refusal !== undefined) transmission.context.destroy(`read failed half-way: ${refusal.text}`);
+  } else if (refusal !== undefined) transmission.putRefusal(request, refusal);
+  else transmission.putAck(request);
 }
 
 /** Sends the rest of a reply that has been announced whole; zeroes from where reading fails, which is returned. */
