@@ -102,6 +102,11 @@ export class ServerHandshake {
   #selection: { exportName: string; contexts: readonly SelectedContext[] } | undefined;
   #ready: ServerStep | undefined;
 
+  /** Bytes held that are not understood yet: at most Limit.handshakeBytes. */
+  get bufferedBytes(): number {
+    return this.#input.length;
+  }
+
   /** The first bytes on the wire. */
   greeting(): Buffer {
     return encodeGreeting();
