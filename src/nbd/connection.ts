@@ -122,7 +122,7 @@ export class Connection {
     const nowMs = performance.now();
     const waited = nowMs - this.#lastReceiveMs > FRESH_MS;
     this.#lastReceiveMs = nowMs;
-    const doubtful = waited || this.#live?.lastChangeBy !== transmission;
+    const doubtful = waited || this.#live?.isChangedByOther(transmission);
     if (doubtful && this.#isGhost(area.buffer, start, end, transmission)) return false;
     const position = this.#feed(transmission, area.buffer, start, end);
     if (position < end && this.#phase === 'transmission') {
@@ -152,7 +152,8 @@ export class Connection {
       }
     }
     this.#outlet.flush();
-    turns.worked(transmission, performance.now());
+    // A turn that nothing came of must not ask for the next one: what is waited for wakes the connection.
+    if (position > 0) turns.worked(transmission, performance.now());
   }
 
   #feed(transmission: Transmission, buffer: Buffer, start: number, end: number): number {
@@ -169,12 +170,18 @@ export class Connection {
 
   /** Drops input of a client that has closed its side without a DISC: it no longer waits for the answers. */
   #isGhost(buffer: Buffer, start: number, end: number, transmission: Transmission): boolean {
-    if (!peerHasClosed(this.#fd)) return false;
+    if (!this.#peerHasClosed()) return false;
     if (endsWithDisconnect(buffer, start, end, transmission.style)) return false;
     this.#log.debug({ bytes: end - start }, 'dropped requests of a client that had closed its connection');
     transmission.orphanEffects();
     this.drain();
     return true;
+  }
+
+  /** As the kernel knows it now, read so far or not. */
+  #peerHasClosed(): boolean {
+    // A destroyed socket's descriptor is closed already, and its number may be another connection's.
+    return this.#socket.destroyed || peerHasClosed(this.#fd);
   }
 
   #takeCarry(): number {
@@ -264,7 +271,7 @@ export class Connection {
       resumable: () => this.#resumeStash(),
       idle: () => this.#closeWhenIdle(),
       destroy: (reason) => this.destroy(reason),
-      peerHasClosed: () => peerHasClosed(this.#fd),
+      peerHasClosed: () => this.#peerHasClosed(),
     });
     this.#log.debug({ export: session.exportName, style: session.headerStyle }, 'connected');
   }

@@ -41,7 +41,7 @@ export class LiveExport {
   /** Connections in the transmission phase. */
   connections = 0;
   /** Who started the newest change. */
-  lastChangeBy: EffectOwner | undefined;
+  #lastChangeBy: EffectOwner | undefined;
   readonly #underWay = new Set<Effect>();
   readonly #orphans = new Set<Effect>();
   readonly #waiters = new Set<() => void>();
@@ -63,6 +63,16 @@ export class LiveExport {
     return false;
   }
 
+  /** A change is made, or begun. */
+  changedBy(owner: EffectOwner): void {
+    this.#lastChangeBy = owner;
+  }
+
+  /** Somebody else has made the newest change, or begun it. */
+  isChangedByOther(asker: EffectOwner): boolean {
+    return this.#lastChangeBy !== undefined && this.#lastChangeBy !== asker;
+  }
+
   /** Calls back once, when an orphan has finished; the same callback given twice is one. */
   waitForOrphans(callback: () => void): void {
     this.#waiters.add(callback);
@@ -70,7 +80,7 @@ export class LiveExport {
 
   begun(effect: Effect): void {
     this.#underWay.add(effect);
-    this.lastChangeBy = effect.owner;
+    this.changedBy(effect.owner);
   }
 
   orphan(effect: Effect): void {

@@ -384,7 +384,7 @@ export class Transmission implements RequestSink, EffectOwner {
   #writePiece(job: PayloadJob, buffer: Buffer, start: number, length: number): boolean {
     const { live, pool } = this.context;
     const wholeFua = job.fua && length === job.length;
-    live.lastChangeBy = this;
+    live.changedBy(this);
     try {
       if (!wholeFua && live.volume.writeNow(job.cursor, buffer, start, length)) {
         this.#turnBytes += length;
