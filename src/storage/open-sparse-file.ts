@@ -42,7 +42,10 @@ export async function openSparseFile(path: string, options: OpenOptions = {}): P
   const readOnly = options.readOnly ?? false;
   const { sizeBytes } = options;
   if (sizeBytes !== undefined && !(Number.isSafeInteger(sizeBytes) && sizeBytes >= 0)) {
-    throw new UsageError('bad-size', `a size is a whole number of bytes up to 2^53 - 1, unlike ${sizeBytes}`);
+    throw new UsageError(
+      'bad-size',
+      `${sizeBytes} is no size for ${path}: give a whole number of bytes up to 2^53 - 1`,
+    );
   }
   const fd = isThere(path)
     ? openExisting(path, sizeBytes, readOnly)
@@ -139,7 +142,11 @@ async function create(path: string, sizeBytes: number | undefined, readOnly: boo
 }
 
 function isDanglingLink(path: string): boolean {
-  return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() ?? false;
+  try {
+    return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() ?? false;
+  } catch (error) {
+    throw openingError(error, path);
+  }
 }
 
 async function syncFolder(path: string): Promise<void> {
