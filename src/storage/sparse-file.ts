@@ -342,7 +342,7 @@ export class SparseFile implements Volume {
 
   #findCapabilities(): Capabilities {
     const write = !this.#readOnly;
-    if (write && !this.#inMemory) {
+    if (write) {
       // A hole behind the end of the file changes nothing, and only a file system that has none refuses it.
       const behind = this.#sizeBytes + 4096 - (this.#sizeBytes & PAGE_MASK);
       this.#punches = sys.allocate(this.#fd, PUNCH, behind, 4096) !== -sys.EOPNOTSUPP;

@@ -1,30 +1,13 @@
 /** The contract, run for every Volume there is. */
 
-import { rmSync, writeFileSync } from 'node:fs';
-import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import type { Volume } from '../../src/model/volume.ts';
-import { openSparseFile } from '../../src/storage/open-sparse-file.ts';
 import { DelayVolume, seededDelays } from '../support/volumes/delay-volume.ts';
 import { FaultVolume } from '../support/volumes/fault-volume.ts';
 import { LogVolume } from '../support/volumes/log-volume.ts';
 import { MemoryVolume } from '../support/volumes/memory-volume.ts';
+import { sparseFile } from './sparse-file-subject.ts';
 import { type Subject, volumeContract } from './volume-contract.ts';
-
-async function sparseFile(parent: string, contents: Buffer, readOnly: boolean): Promise<Subject> {
-  const folder = await mkdtemp(join(parent, 'volary-contract-'));
-  const path = join(folder, 'volume.img');
-  writeFileSync(path, contents);
-  const volume = await openSparseFile(path, { readOnly });
-  return {
-    volume,
-    dispose: async () => {
-      await volume.close();
-      rmSync(folder, { recursive: true });
-    },
-  };
-}
 
 function wrapped(wrap: (inner: Volume) => Volume): (contents: Buffer) => Promise<Subject> {
   return async (contents) => {

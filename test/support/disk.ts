@@ -35,14 +35,30 @@ export interface Mount extends Folder {
   remount(options: string): Promise<void>;
 }
 
-/** A file system of its own in memory, with the options of `mount -t tmpfs`. Needs root. */
-export async function mountTmpfs(options: string): Promise<Mount> {
+/** A file system of its own in memory, with the options of `mount -t tmpfs`. Needs root, as all mounts do. */
+export function mountTmpfs(options: string): Promise<Mount> {
+  return mountIn(folderIn(tmpdir()), 'tmpfs', options);
+}
+
+/** A file system that knows no fallocate at all: no holes, no zeroing, no allocating. */
+export function mountRamfs(): Promise<Mount> {
+  return mountIn(folderIn(tmpdir()), 'ramfs', 'mode=0700');
+}
+
+/** A file system over a disk that refuses RWF_NOWAIT; what containers have when they mount no volume. */
+export function mountOverlay(): Promise<Mount> {
+  const folder = diskFolder();
+  const [lower, upper, work] = ['lower', 'upper', 'work'].map((name) => join(folder.path, name));
+  for (const path of [lower, upper, work]) mkdirSync(path as string);
+  return mountIn(folder, 'overlay', `lowerdir=${lower},upperdir=${upper},workdir=${work}`);
+}
+
+async function mountIn(folder: Folder, type: string, options: string): Promise<Mount> {
   const mount = requireTool('mount', 'mount');
   const umount = requireTool('umount', 'mount');
-  const folder = folderIn(tmpdir());
   const path = join(folder.path, 'mounted');
   mkdirSync(path);
-  await runOk(mount, ['-t', 'tmpfs', '-o', options, 'tmpfs', path]);
+  await runOk(mount, ['-t', type, '-o', options, type, path]);
   return {
     path,
     remount: async (changed) => {

@@ -3,7 +3,6 @@
  * Two gates: `Gate`, opened and shut by the test, and `seededDelays`, a random one that can be repeated.
  */
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Volume } from '../../../src/model/volume.ts';
 import { type Call, type OperationName, WrappedVolume } from './wrapped-volume.ts';
 
@@ -73,6 +72,8 @@ export function seededDelays(seed: number, delayMaxMs: number): Delay {
     return state / 2 ** 32;
   };
   return async () => {
-    if (random() >= 0.25) await sleep(random() * delayMaxMs);
+    if (random() < 0.25) return;
+    const delayMs = random() * delayMaxMs;
+    await new Promise((resolve) => setTimeout(resolve, delayMs));
   };
 }
