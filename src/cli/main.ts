@@ -1,0 +1,67 @@
+/**
+ * The command line. Here it is decided which verb was meant, how failures are told and which status the process
+ * ends with; a verb has a file of its own.
+ *
+ * A wrong command line ends with status 2, everything else that goes wrong with status 1: both are one line on
+ * stderr. What is no VolaryError is our own mistake, and ends the process with its stack.
+ */
+
+import yargs from 'yargs';
+import { hideBin } from 'yargs/helpers';
+import packageJson from '../../package.json' with { type: 'json' };
+import { VolaryError } from '../model/errors.ts';
+import { ExitStatus, Output } from './output.ts';
+import { describeServe, parseServe, serve } from './serve.ts';
+
+const WIDTH_MAX = 110;
+
+async function main(words: readonly string[]): Promise<number> {
+  const output = new Output(words.includes('--json'));
+  let verb: (() => Promise<void>) | undefined;
+  try {
+    await yargs([...words])
+      .scriptName('volary')
+      .locale('en')
+      .usage('$0 COMMAND\n\nVirtual block devices over NBD.')
+      .command('serve [path..]', 'Serve raw files over NBD', describeServe, (given) => {
+        const options = parseServe(given);
+        verb = () => serve(options, output);
+      })
+      .completion('completion', 'Print a script that completes commands for your shell (bash or zsh)')
+      .option('json', { describe: 'Results as JSON on stdout', type: 'boolean', default: false })
+      .version(packageJson.version)
+      .demandCommand(1, 1, 'say what to do', 'one command at a time')
+      .strictCommands()
+      .strict()
+      .parserConfiguration({
+        'greedy-arrays': false,
+        'boolean-negation': false,
+        'camel-case-expansion': false,
+      })
+      .exitProcess(false)
+      .fail(false)
+      .wrap(Math.min(WIDTH_MAX, process.stdout.columns ?? WIDTH_MAX))
+      .parseAsync();
+  } catch (error) {
+    return tellWrongUsage(error, words[0], output);
+  }
+  try {
+    await verb?.();
+    return ExitStatus.ok;
+  } catch (error) {
+    if (!(error instanceof VolaryError)) throw error;
+    output.failure(error);
+    return ExitStatus.failure;
+  }
+}
+
+/** yargs rejects with an error of its own, or with what a parser of ours has thrown. */
+function tellWrongUsage(error: unknown, verb: string | undefined, output: Output): number {
+  if (!(error instanceof Error)) throw error;
+  const code = error instanceof VolaryError ? error.code : 'bad-argument';
+  const help = verb === 'serve' ? 'volary serve --help' : 'volary --help';
+  output.failure({ code, message: `${error.message} (see ${help})` });
+  return ExitStatus.wrongUsage;
+}
+
+process.exitCode = await main(hideBin(process.argv));

@@ -1,0 +1,40 @@
+/**
+ * What a command says: its result on stdout (JSON with `--json`, a sentence without), its failure as one line on
+ * stderr and, with `--json`, also as a JSON document on stdout.
+ */
+
+import { writeSync } from 'node:fs';
+import { ignoreBrokenPipe } from '../runtime/broken-pipe.ts';
+
+export const ExitStatus = { ok: 0, failure: 1, wrongUsage: 2 } as const;
+
+export interface Failure {
+  readonly code: string;
+  readonly message: string;
+}
+
+export class Output {
+  readonly #json: boolean;
+
+  constructor(json: boolean) {
+    this.#json = json;
+  }
+
+  result(document: object, sentence: string): void {
+    write(1, this.#json ? JSON.stringify(document) : sentence);
+  }
+
+  failure({ code, message }: Failure): void {
+    const sentence = message.replaceAll(/\s*\n\s*/g, ' ');
+    write(2, `error: ${code}: ${sentence}`);
+    if (this.#json) write(1, JSON.stringify({ error: { code, message: sentence } }));
+  }
+}
+
+function write(fd: number, line: string): void {
+  try {
+    writeSync(fd, `${line}\n`);
+  } catch (error) {
+    ignoreBrokenPipe(error as NodeJS.ErrnoException);
+  }
+}

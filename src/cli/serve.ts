@@ -1,0 +1,135 @@
+/**
+ * `volary serve`: raw files as NBD exports, in one process.
+ *
+ * Everything is opened and locked before anything listens, and nothing is "ready" before all of it listens. A
+ * file that was made on the way stays when something else then fails: it is what was asked for, the same command
+ * takes it up again, and what somebody may have seen is not taken away from them.
+ */
+
+import type { Argv } from 'yargs';
+import { UsageError } from '../model/errors.ts';
+import { type ExportDirectory, type NbdExport, NbdServer } from '../nbd/server.ts';
+import { createLogger } from '../runtime/logger.ts';
+import { firstStopSignal } from '../runtime/stop-signal.ts';
+import { openSparseFile } from '../storage/open-sparse-file.ts';
+import { findExportFiles } from './export-files.ts';
+import { parseExportName } from './export-name.ts';
+import { listen } from './listen.ts';
+import { DEFAULT_LISTEN_URI, type ListenAddress, parseListenUri } from './listen-uri.ts';
+import type { Output } from './output.ts';
+import { parseSize } from './size.ts';
+import { parseBusyPoll, parseSingle } from './values.ts';
+
+export interface ServeOptions {
+  readonly paths: readonly string[];
+  readonly sizeBytes?: number | undefined;
+  readonly name?: string | undefined;
+  readonly readOnly: boolean;
+  readonly listen: readonly ListenAddress[];
+  readonly busyPollUs?: number | undefined;
+}
+
+/** What the command line of `volary serve` looks like. */
+export function describeServe(yargs: Argv) {
+  return yargs
+    .usage('$0 serve PATH...\n\nServe raw files over NBD, each under its file name.')
+    .positional('path', {
+      describe:
+        'A raw FILE, or a FOLDER that stands for every regular file in it, less hidden ones and links',
+      type: 'string',
+      array: true,
+    })
+    .option('size', {
+      describe: 'Make files that are missing, of this size (bytes, or 512MiB, 10GiB, …); others must have it',
+      type: 'string',
+      requiresArg: true,
+    })
+    .option('name', {
+      describe: 'Name of the export, when there is one file (otherwise the name of the file)',
+      type: 'string',
+      requiresArg: true,
+    })
+    .option('read-only', { describe: 'Take no writes', type: 'boolean', default: false })
+    .option('listen', {
+      describe: 'Where to listen: nbd://HOST:PORT or nbd+unix:///?socket=PATH; may be repeated',
+      type: 'string',
+      array: true,
+      requiresArg: true,
+      defaultDescription: DEFAULT_LISTEN_URI,
+    })
+    .option('busy-poll', {
+      describe:
+        'Microseconds to stay awake after a request, 0 to sleep at once (otherwise the server chooses)',
+      type: 'string',
+      requiresArg: true,
+    })
+    .example('$0 serve disk.img --size 10GiB', 'Make a sparse file, and serve it to this machine')
+    .example('$0 serve /srv/images --read-only', 'Every image of a folder, each under its file name')
+    .example("$0 serve disk.img --listen 'nbd+unix:///?socket=/run/disk.sock'", 'On a unix socket')
+    .example('$0 serve disk.img --listen nbd://0.0.0.0:10809', 'To everybody who can reach this machine')
+    .epilogue(
+      'The first file is also the default export. Prints "ready URI..." once it accepts connections. SIGTERM and SIGINT ' +
+        'answer what is in flight, flush, and end it; a second one ends it at once. VOLARY_LOG_LEVEL (debug, info, warn, ' +
+        'error, silent; default info) says how much goes to stderr.',
+    );
+}
+
+type Described = ReturnType<ReturnType<typeof describeServe>['parseSync']>;
+
+/** The values of the command line, as the domain's own. */
+export function parseServe(given: Described): ServeOptions {
+  const { path: paths = [], listen: uris = [DEFAULT_LISTEN_URI] } = given;
+  if (paths.length === 0) throw new UsageError('bad-argument', 'name at least one file or folder to serve');
+  if (uris.length === 0) throw new UsageError('bad-argument', '--listen needs an NBD URI');
+  return {
+    paths,
+    sizeBytes: parseSingle('size', given.size, parseSize),
+    name: parseSingle('name', given.name, parseExportName),
+    readOnly: given['read-only'],
+    listen: uris.map(parseListenUri),
+    busyPollUs: parseSingle('busy-poll', given['busy-poll'], parseBusyPoll),
+  };
+}
+
+/** Serves until a signal asks it to stop. */
+export async function serve(options: ServeOptions, output: Output): Promise<void> {
+  const log = createLogger(process.env);
+  const stopAsked = firstStopSignal();
+  const { readOnly, sizeBytes, busyPollUs } = options;
+  const exports: NbdExport[] = [];
+  const server = new NbdServer({
+    exports: directoryOf(exports),
+    log,
+    ...(busyPollUs === undefined ? {} : { busyPollUs }),
+  });
+  try {
+    for (const { name, path } of findExportFiles(options.paths, options.name)) {
+      const volume = await openSparseFile(path, {
+        readOnly,
+        ...(sizeBytes === undefined ? {} : { sizeBytes }),
+        onFailed: (reason) => log.error({ export: name, path, reason }, 'export failed'),
+      });
+      exports.push({ name, volume, readOnly });
+    }
+    const uris: string[] = [];
+    for (const address of options.listen) uris.push(await listen(server, address));
+    log.info({ uris, exports: exports.map(({ name }) => name) }, 'listening');
+    output.result({ ready: true, uris }, `ready ${uris.join(' ')}`);
+    log.info({ signal: await stopAsked }, 'stopping');
+  } finally {
+    try {
+      await server.stop();
+    } finally {
+      await Promise.all(exports.map(({ volume }) => volume.close()));
+    }
+  }
+  log.info({}, 'stopped');
+}
+
+/** Each export under its name, and the first under the empty one too. */
+function directoryOf(exports: readonly NbdExport[]): ExportDirectory {
+  return {
+    list: () => exports,
+    find: (wanted) => (wanted === '' ? exports[0] : exports.find(({ name }) => name === wanted)),
+  };
+}

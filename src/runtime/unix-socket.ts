@@ -1,0 +1,57 @@
+/**
+ * The path of a unix socket, before a server listens on it. A server that was killed leaves its socket file behind;
+ * it is taken away, but only after it has been seen that nobody answers there.
+ */
+
+import { lstatSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { UsageError } from '../model/errors.ts';
+
+/** sun_path less the zero byte behind it. */
+const PATH_BYTES_MAX = 107;
+
+/** Makes sure that `path` can be listened on, as far as can be seen before trying. */
+export async function makeRoomForSocket(path: string): Promise<void> {
+  const bytes = Buffer.byteLength(path);
+  if (bytes > PATH_BYTES_MAX) {
+    const text = `the socket path ${path} has ${bytes} bytes, and ${PATH_BYTES_MAX} is the most: choose a shorter one`;
+    throw new UsageError('bad-uri', text);
+  }
+  let stats: ReturnType<typeof lstatSync>;
+  try {
+    stats = lstatSync(path, { throwIfNoEntry: false });
+  } catch {
+    return; // listening will say what is wrong with the path
+  }
+  if (stats === undefined) return;
+  if (!stats.isSocket()) {
+    throw new UsageError(
+      'address-unavailable',
+      `${path} is there and no socket: remove it, or choose another path`,
+    );
+  }
+  const answer = await probe(path);
+  if (answer === 'ECONNREFUSED') {
+    rmSync(path, { force: true });
+  } else if (answer === 'EACCES') {
+    throw new UsageError(
+      'permission-denied',
+      `the socket ${path} belongs to somebody else: choose another path`,
+    );
+  } else if (answer !== 'ENOENT') {
+    const text = `another server is listening on the socket ${path}: stop it, or choose another path`;
+    throw new UsageError('address-in-use', text);
+  }
+}
+
+/** The error of a connection attempt; undefined when somebody took it. */
+function probe(path: string): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    const socket = connect({ path });
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(undefined);
+    });
+    socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code));
+  });
+}
