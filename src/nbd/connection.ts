@@ -100,7 +100,7 @@ export class Connection {
   destroy(reason: string): void {
     if (this.#phase === 'closed') return;
     this.#log.debug({ reason }, 'connection dropped');
-    this.#transmission?.die();
+    this.#transmission?.jobs.die();
     this.#outlet.close();
     this.#socket.destroy();
   }
@@ -122,7 +122,7 @@ export class Connection {
     const nowMs = performance.now();
     const waited = nowMs - this.#lastReceiveMs > FRESH_MS;
     this.#lastReceiveMs = nowMs;
-    const doubtful = waited || this.#live?.isChangedByOther(transmission);
+    const doubtful = waited || this.#live?.isChangedByOther(transmission.jobs);
     if (doubtful && this.#isGhost(area.buffer, start, end, transmission)) return false;
     const position = this.#feed(transmission, area.buffer, start, end);
     if (position < end && this.#phase === 'transmission') {
@@ -171,9 +171,9 @@ export class Connection {
   /** Drops input of a client that has closed its side without a DISC: it no longer waits for the answers. */
   #isGhost(buffer: Buffer, start: number, end: number, transmission: Transmission): boolean {
     if (!this.#peerHasClosed()) return false;
-    if (endsWithDisconnect(buffer, start, end, transmission.style)) return false;
+    if (endsWithDisconnect(buffer, start, end, transmission.jobs.style)) return false;
     this.#log.debug({ bytes: end - start }, 'dropped requests of a client that had closed its connection');
-    transmission.orphanEffects();
+    transmission.jobs.orphanEffects();
     this.drain();
     return true;
   }
@@ -287,18 +287,18 @@ export class Connection {
   // --- the end ---------------------------------------------------------------------------------------------
 
   #drained(): void {
-    this.#transmission?.drained();
+    this.#transmission?.jobs.drained();
     this.#closeWhenIdle();
   }
 
   #peerEnded(): void {
-    this.#transmission?.orphanEffects();
+    this.#transmission?.jobs.orphanEffects();
     if (this.#phase === 'handshake' || this.#phase === 'closing') this.#close();
     else this.drain();
   }
 
   #closeWhenIdle(): void {
-    if (this.#phase !== 'draining' || this.#transmission?.isIdle === false) return;
+    if (this.#phase !== 'draining' || this.#transmission?.jobs.isIdle === false) return;
     this.#outlet.flush();
     if (this.#outlet.pendingBytes === 0) this.#close();
   }
@@ -320,7 +320,7 @@ export class Connection {
   #closed(): void {
     clearTimeout(this.#lingerTimer);
     this.#phase = 'closed';
-    this.#transmission?.die();
+    this.#transmission?.jobs.die();
     this.#outlet.close();
     if (this.#live !== undefined) this.#live.connections -= 1;
     this.#context.closed(this);

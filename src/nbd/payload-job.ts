@@ -6,7 +6,7 @@
 import { CommandFlag } from '../nbd-server-protocol/constants.ts';
 import type { Request } from '../nbd-server-protocol/request-decoder.ts';
 import type { Refusal } from './errno.ts';
-import type { JobRequest } from './transmission.ts';
+import type { JobRequest } from './jobs.ts';
 
 export class PayloadJob implements JobRequest {
   readonly cookieHigh: number;

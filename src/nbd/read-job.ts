@@ -10,8 +10,9 @@
 import type { Extent } from '../model/volume.ts';
 import { Errno } from '../nbd-server-protocol/constants.ts';
 import { type Refusal, refusalOf } from './errno.ts';
+import { mayChunk } from './hot-read.ts';
+import type { JobRequest, Jobs } from './jobs.ts';
 import { HEADROOM, PIECE_BYTES, type Slab } from './slab-pool.ts';
-import type { JobRequest, Transmission } from './transmission.ts';
 
 /** Read together before anything is sent. */
 export const BATCH_BYTES = 4 * PIECE_BYTES;
@@ -24,8 +25,8 @@ interface Batch {
 }
 
 /** Reads `length` (at most BATCH_BYTES) bytes; what is not there at once is read in parallel. */
-async function readBatch(transmission: Transmission, offset: number, length: number): Promise<Batch> {
-  const { pool, live } = transmission.context;
+async function readBatch(jobs: Jobs, offset: number, length: number): Promise<Batch> {
+  const { pool, live } = jobs.context;
   const slabs: Slab[] = [];
   const lengths: number[] = [];
   const waiting: Promise<void>[] = [];
@@ -56,31 +57,27 @@ async function readBatch(transmission: Transmission, offset: number, length: num
 
 /** Puts a batch into the outlet, its header (when it starts one) right before its first byte. */
 function putBatch(
-  transmission: Transmission,
+  jobs: Jobs,
   batch: Batch,
   header: ((buffer: Buffer, at: number) => void) | undefined,
 ): void {
-  const { outlet } = transmission.context;
+  const { outlet } = jobs.context;
   batch.slabs.forEach((slab, index) => {
-    const headerBytes = index === 0 && header !== undefined ? transmission.encoder.dataHeaderBytes : 0;
+    const headerBytes = index === 0 && header !== undefined ? jobs.encoder.dataHeaderBytes : 0;
     const start = HEADROOM - headerBytes;
     if (headerBytes > 0) header?.(slab.buffer, start);
     outlet.append(slab, start, HEADROOM + (batch.lengths[index] as number));
   });
 }
 
-/** Answers a read that has passed its checks. `chunked`: the reply may be cut into chunks and tell of holes. */
-export async function runRead(
-  transmission: Transmission,
-  request: JobRequest,
-  chunked: boolean,
-): Promise<void> {
-  if (chunked) await readChunked(transmission, request);
-  else await readWhole(transmission, request);
+/** Answers a read that has passed its checks. */
+export async function runRead(jobs: Jobs, request: JobRequest): Promise<void> {
+  if (mayChunk(jobs, request)) await readChunked(jobs, request);
+  else await readWhole(jobs, request);
 }
 
-async function readChunked(transmission: Transmission, request: JobRequest): Promise<void> {
-  const { volume } = transmission.context.live;
+async function readChunked(jobs: Jobs, request: JobRequest): Promise<void> {
+  const { volume } = jobs.context.live;
   const end = request.offset + request.length;
   let position = request.offset;
   while (position < end) {
@@ -91,98 +88,84 @@ async function readChunked(transmission: Transmission, request: JobRequest): Pro
       const extentEnd = Math.min(end, position + extent.length);
       if (extent.hole && extent.zero) {
         const at = position;
-        transmission.reply(() => putHole(transmission, request, at, extentEnd - at, extentEnd === end));
+        jobs.reply(() => putHole(jobs, request, at, extentEnd - at, extentEnd === end));
         position = extentEnd;
       }
       while (position < extentEnd) {
         const at = position;
         const length = Math.min(BATCH_BYTES, extentEnd - at);
-        const batch = await readBatch(transmission, at, length);
+        const batch = await readBatch(jobs, at, length);
         position += length;
         const last = position === end;
         const put = (buffer: Buffer, where: number) =>
-          transmission.encoder.dataHeader(buffer, where, request, at, length, last);
-        transmission.reply(() => putBatch(transmission, batch, put));
-        if (!last) await transmission.outletRoom();
+          jobs.encoder.dataHeader(buffer, where, request, at, length, last);
+        jobs.reply(() => putBatch(jobs, batch, put));
+        if (!last) await jobs.outletRoom();
       }
-      if (transmission.isDead) return;
+      if (jobs.isDead) return;
     }
   }
 }
 
-function putHole(
-  transmission: Transmission,
-  request: JobRequest,
-  at: number,
-  length: number,
-  last: boolean,
-): void {
-  const { outlet } = transmission.context;
-  const segment = outlet.reserve(transmission.encoder.holeBytes);
-  const end = transmission.encoder.hole(segment.slab.buffer, segment.end, request, at, length, last);
+function putHole(jobs: Jobs, request: JobRequest, at: number, length: number, last: boolean): void {
+  const { outlet } = jobs.context;
+  const segment = outlet.reserve(jobs.encoder.holeBytes);
+  const end = jobs.encoder.hole(segment.slab.buffer, segment.end, request, at, length, last);
   outlet.commit(segment, end);
 }
 
-async function readWhole(transmission: Transmission, request: JobRequest): Promise<void> {
+async function readWhole(jobs: Jobs, request: JobRequest): Promise<void> {
   const first = Math.min(BATCH_BYTES, request.length);
-  const batch = await readBatch(transmission, request.offset, first);
+  const batch = await readBatch(jobs, request.offset, first);
   const header = (last: boolean) => (buffer: Buffer, where: number) =>
-    transmission.encoder.dataHeader(buffer, where, request, request.offset, request.length, last);
+    jobs.encoder.dataHeader(buffer, where, request, request.offset, request.length, last);
   if (first === request.length) {
-    transmission.reply(() => putBatch(transmission, batch, header(true)));
+    jobs.reply(() => putBatch(jobs, batch, header(true)));
     return;
   }
-  await transmission.exclusively(async () => {
-    putBatch(transmission, batch, header(false));
-    await finish(transmission, request, first);
+  await jobs.exclusively(async () => {
+    putBatch(jobs, batch, header(false));
+    await finish(jobs, request, first);
   });
 }
 
 /** Goes on with a reply that was announced whole, and of which `done` bytes have been put. */
-export async function finishRead(
-  transmission: Transmission,
-  request: JobRequest,
-  done: number,
-): Promise<void> {
-  await transmission.exclusively(() => finish(transmission, request, done));
+export async function finishRead(jobs: Jobs, request: JobRequest, done: number): Promise<void> {
+  await jobs.exclusively(() => finish(jobs, request, done));
 }
 
-async function finish(transmission: Transmission, request: JobRequest, done: number): Promise<void> {
-  const refusal = await readRest(transmission, request, done);
-  if (transmission.style === 'simple') {
-    if (refusal !== undefined) transmission.context.destroy(`read failed half-way: ${refusal.text}`);
-  } else if (refusal !== undefined) transmission.putRefusal(request, refusal);
-  else transmission.putAck(request);
+async function finish(jobs: Jobs, request: JobRequest, done: number): Promise<void> {
+  const refusal = await readRest(jobs, request, done);
+  if (jobs.style === 'simple') {
+    if (refusal !== undefined) jobs.context.destroy(`read failed half-way: ${refusal.text}`);
+  } else if (refusal !== undefined) jobs.putRefusal(request, refusal);
+  else jobs.putAck(request);
 }
 
 /** Sends the rest of a reply that has been announced whole; zeroes from where reading fails, which is returned. */
-async function readRest(
-  transmission: Transmission,
-  request: JobRequest,
-  done: number,
-): Promise<Refusal | undefined> {
+async function readRest(jobs: Jobs, request: JobRequest, done: number): Promise<Refusal | undefined> {
   let refusal: Refusal | undefined;
   let position = done;
   while (position < request.length) {
-    await transmission.outletRoom();
-    if (transmission.isDead) return { errno: Errno.ESHUTDOWN, text: 'connection lost' };
+    await jobs.outletRoom();
+    if (jobs.isDead) return { errno: Errno.ESHUTDOWN, text: 'connection lost' };
     const length = Math.min(BATCH_BYTES, request.length - position);
     if (refusal === undefined) {
       try {
-        putBatch(transmission, await readBatch(transmission, request.offset + position, length), undefined);
+        putBatch(jobs, await readBatch(jobs, request.offset + position, length), undefined);
       } catch (error) {
         refusal = { offset: request.offset + position, ...refusalOf(error) };
-        if (transmission.style === 'simple') return refusal;
+        if (jobs.style === 'simple') return refusal;
       }
     }
-    if (refusal !== undefined) putZeroes(transmission, length);
+    if (refusal !== undefined) putZeroes(jobs, length);
     position += length;
   }
   return refusal;
 }
 
-function putZeroes(transmission: Transmission, length: number): void {
-  const { pool, outlet } = transmission.context;
+function putZeroes(jobs: Jobs, length: number): void {
+  const { pool, outlet } = jobs.context;
   for (let left = length; left > 0; left -= PIECE_BYTES) {
     const piece = Math.min(PIECE_BYTES, left);
     const slab = pool.take(piece);
