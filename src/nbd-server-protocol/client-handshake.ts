@@ -52,29 +52,15 @@ import {
   OPTION_REPLY_HEADER_BYTES,
 } from './option-codec.ts';
 import {
+  type ClientGoal,
   type ClientSession,
+  type ConnectGoal,
   DEFAULT_BLOCK_SIZES,
   type ExportBlockSizes,
   type ExportEntry,
   type SelectedContext,
 } from './session.ts';
 import { encodeString, quote } from './strings.ts';
-
-export interface ConnectGoal {
-  readonly kind: 'connect';
-  /** '' is the default export. */
-  readonly exportName: string;
-  /** The best style to ask for; a server without it gets the next: extended, structured, simple. */
-  readonly headerStyle: HeaderStyle;
-  /** Contexts to select, as far as the server has them (not with simple replies). */
-  readonly metaContexts: readonly string[];
-  /** Ask for NBD_INFO_BLOCK_SIZE, and so promise to keep to the answer. */
-  readonly requestBlockSizes: boolean;
-  /** False: EXPORT_NAME at once, as old clients do; at most structured replies. */
-  readonly useGo: boolean;
-}
-
-export type ClientGoal = ConnectGoal | { readonly kind: 'list' };
 
 export type ClientStep =
   /** Feed more, or end(). */
@@ -131,6 +117,11 @@ export class ClientHandshake {
 
   constructor(goal: ClientGoal) {
     this.#goal = goal;
+  }
+
+  /** Bytes held that are not understood yet: at most Limit.handshakeBytes. */
+  get bufferedBytes(): number {
+    return this.#input.length;
   }
 
   /** Takes a copy of what it must keep. Ignored when the handshake is over without success. */

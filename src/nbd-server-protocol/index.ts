@@ -3,12 +3,7 @@
  * without sockets. README.md tells how to drive the machines.
  */
 
-export {
-  type ClientGoal,
-  ClientHandshake,
-  type ClientStep,
-  type ConnectGoal,
-} from './client-handshake.ts';
+export { ClientHandshake, type ClientStep } from './client-handshake.ts';
 export * from './constants.ts';
 export { ProtocolError, type ProtocolErrorCode } from './errors.ts';
 export { blockSizesProblem } from './option-codec.ts';
@@ -19,7 +14,9 @@ export { type Request, RequestDecoder, type RequestSink, type RequestTag } from 
 export { RequestEncoder, type RequestHeader } from './request-encoder.ts';
 export { type CloseCode, ServerHandshake, type ServerStep } from './server-handshake.ts';
 export {
+  type ClientGoal,
   type ClientSession,
+  type ConnectGoal,
   DEFAULT_BLOCK_SIZES,
   type ExportBlockSizes,
   type ExportEntry,

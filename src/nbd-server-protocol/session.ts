@@ -57,6 +57,24 @@ export interface NegotiatedSession {
   readonly blockSizesPromised: boolean;
 }
 
+/** Which export a client wants, and how. */
+export interface ConnectGoal {
+  readonly kind: 'connect';
+  /** '' is the default export. */
+  readonly exportName: string;
+  /** The best style to ask for; a server without it gets the next: extended, structured, simple. */
+  readonly headerStyle: HeaderStyle;
+  /** Contexts to select, as far as the server has them (not with simple replies). */
+  readonly metaContexts: readonly string[];
+  /** Ask for NBD_INFO_BLOCK_SIZE, and so promise to keep to the answer. */
+  readonly requestBlockSizes: boolean;
+  /** False: EXPORT_NAME at once, as old clients do; at most structured replies. */
+  readonly useGo: boolean;
+}
+
+/** A connection to an export, or a list of all of them. */
+export type ClientGoal = ConnectGoal | { readonly kind: 'list' };
+
 /** What a client knows of its export. */
 export interface ClientSession extends NegotiatedSession {
   readonly sizeBytes: number;

@@ -2,12 +2,9 @@
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import {
-  ClientHandshake,
-  type ClientStep,
-  type ConnectGoal,
-} from '../../../src/nbd-server-protocol/client-handshake.ts';
+import { ClientHandshake, type ClientStep } from '../../../src/nbd-server-protocol/client-handshake.ts';
 import { Limit, Option, OptionReply, TransmissionFlag } from '../../../src/nbd-server-protocol/constants.ts';
+import type { ConnectGoal } from '../../../src/nbd-server-protocol/session.ts';
 import { testRandom } from '../../support/random.ts';
 import {
   cut,

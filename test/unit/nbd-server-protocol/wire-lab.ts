@@ -3,7 +3,8 @@
  * region, what was not taken is presented again in front of what comes next.
  */
 
-import { Command, type Errno, type HeaderStyle } from '../../../src/nbd-server-protocol/constants.ts';
+import { Command, type Errno, type HeaderStyle, Limit } from '../../../src/nbd-server-protocol/constants.ts';
+import { ProtocolError } from '../../../src/nbd-server-protocol/errors.ts';
 import {
   PendingRequest,
   type PendingRequestOptions,
@@ -56,11 +57,13 @@ export class RequestCollector implements RequestSink {
 
   request(request: Request): boolean {
     if (!this.#accept()) return false;
-    const { command, flags, offset, length } = request;
+    const { command, flags, offset, length, payloadLength } = request;
+    // As any server must: the decoder has no opinion about how long a payload may be.
+    if (payloadLength > Limit.payloadBytes) throw new ProtocolError('too-big', 'a payload that is too long');
     const cookie = request.cookieHigh * 2 ** 32 + request.cookieLow;
     this.requests.push({ command, flags, cookie, offset, length, payload: '' });
     this.#payload = '';
-    this.#claimed = request.payloadLength;
+    this.#claimed = payloadLength;
     return true;
   }
 
