@@ -21,7 +21,7 @@ export const OTHER: ExportInfo = {
   sizeBytes: 512,
   transmissionFlags: TransmissionFlag.hasFlags | TransmissionFlag.readOnly,
   blockSizes: { minimum: 512, preferred: 512, maximumPayload: 65_536 },
-  metaContexts: [],
+  metaContexts: ['base:allocation'],
 };
 export const EXPORTS: readonly ExportInfo[] = [DISK, OTHER];
 
