@@ -58,13 +58,12 @@ function refuseExportName(uri: string, path: string): void {
 }
 
 function parseAuthority(uri: string, authority: string): ListenAddress {
-  const [, bracketed, plain = '', portText] =
-    /^(?:\[([^\]]*)\]|([^:[\]@]*))(?::(\d*))?$/.exec(authority) ?? [];
+  const parts = /^(?:\[([^\]]*)\]|([^:[\]@]*))(?::(\d*))?$/.exec(authority);
+  if (parts === null)
+    throw badUri(uri, `has "${authority}", which is not HOST:PORT (IPv6 goes in [brackets])`);
+  const [, bracketed, plain = '', portText] = parts;
   if (bracketed === undefined && plain === '') {
-    throw badUri(
-      uri,
-      'names no host (in front of the port): write nbd://127.0.0.1:10809 for this machine alone',
-    );
+    throw badUri(uri, `names no host: write ${DEFAULT_LISTEN_URI} for this machine alone`);
   }
   const host = bracketed ?? plain;
   const digitsOnly = bracketed === undefined && /^[\d.]+$/.test(host);

@@ -78,9 +78,10 @@ type Described = ReturnType<ReturnType<typeof describeServe>['parseSync']>;
 
 /** The values of the command line, as the domain's own. */
 export function parseServe(given: Described): ServeOptions {
-  const { path: paths = [], listen: uris = [DEFAULT_LISTEN_URI] } = given;
+  const behindDashes = given._.slice(1).map(String); // `serve -- -odd-name`
+  const paths = [...(given.path ?? []), ...behindDashes];
+  const uris = given.listen ?? [DEFAULT_LISTEN_URI];
   if (paths.length === 0) throw new UsageError('bad-argument', 'name at least one file or folder to serve');
-  if (uris.length === 0) throw new UsageError('bad-argument', '--listen needs an NBD URI');
   return {
     paths,
     sizeBytes: parseSingle('size', given.size, parseSize),
