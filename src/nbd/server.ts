@@ -80,7 +80,7 @@ export class NbdServer {
 
   /**
    * Stops accepting, answers what is in flight, closes every connection, and flushes every volume that was used.
-   * Rejects with the VolumeError of a volume that could not be flushed.
+   * Rejects, when all that is done, with the VolumeError of a volume that could not be flushed.
    */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();
@@ -100,9 +100,12 @@ export class NbdServer {
       await empty;
       clearTimeout(timer);
     }
+    const flushes: Promise<void>[] = [];
     for (const { volume } of this.#live.values()) {
-      if (volume.capabilities.write && volume.capabilities.flush) await volume.flush();
+      if (volume.capabilities.write && volume.capabilities.flush) flushes.push(volume.flush());
     }
+    await Promise.allSettled(flushes); // one that fails must not keep the others from being flushed
+    await Promise.all(flushes);
   }
 
   #liveOf(nbdExport: NbdExport): LiveExport {
