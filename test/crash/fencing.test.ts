@@ -188,7 +188,10 @@ describe('N4: requests that a frozen server has not read yet', () => {
 
   beforeEach(async () => {
     folder = await temporaryFolder();
-    server = await startServe([folder.file('disk.img'), '--size', '8MiB', '--listen', 'nbd://127.0.0.1:0']);
+    server = await startServe([
+      ...[folder.file('disk.img'), '--size', '8MiB'],
+      ...['--listen', 'nbd://127.0.0.1:0', '--listen', `nbd+unix:///?socket=${folder.file('sock')}`],
+    ]);
   });
 
   afterEach(async () => {
@@ -197,12 +200,16 @@ describe('N4: requests that a frozen server has not read yet', () => {
     await folder.remove();
   });
 
-  test.each(['close', 'reset'] as const)('%s while frozen, NEW on a connection that exists', async (how) => {
-    const uri = server.uris[0] as string;
+  // Over TCP only as many as fit into the server's receive buffer: a FIN behind what does not fit is not sent.
+  test.each([
+    ['TCP', 'close', 16],
+    ['TCP', 'reset', 256],
+    ['unix', 'close', 256],
+  ] as const)('%s %s while frozen, NEW on a connection that exists', async (transport, how, most) => {
+    const uri = server.uris[transport === 'TCP' ? 0 : 1] as string;
     const other = await NbdClient.open(uri);
-    for (let round = 0; round < 8; round++) {
+    for (let count = 1; count <= most; count *= 4) {
       const dying = await NbdClient.open(uri);
-      const count = 4 ** (round % 6);
       server.process.kill('SIGSTOP');
       await sleep(20);
       // The server will look at `other` first: it has something to read there first.

@@ -136,6 +136,7 @@ export class NbdClient {
       }
     } catch (error) {
       this.#ended = error;
+      this.wire.destroy(); // the server need not wait for our goodbye
       for (const waiting of this.#waiting.values()) waiting.reject(error);
       this.#waiting.clear();
     } finally {
