@@ -83,7 +83,8 @@ export class Outlet {
   flush(): void {
     while (!this.#waiting && this.#segments.length > 0) {
       const segment = this.#segments[0] as Segment;
-      if (this.#closed) {
+      // A destroyed socket's descriptor is closed already, and its number may be another connection's.
+      if (this.#closed || this.#socket.destroyed) {
         this.#retire(segment);
         continue;
       }
