@@ -11,7 +11,7 @@ import type { Jobs } from './jobs.ts';
 const STRETCH_BYTES = 128 * 1024;
 
 /**
- * Answers as much of a read as is there at once. Returns how many bytes have been put behind a header that
+ * Answers as much of a read as is there at once, and as the client takes. Returns how many bytes have been put behind a header that
  * announces them all; 0: nothing has been put.
  * @throws VolumeError before anything has been put
  */
@@ -32,7 +32,7 @@ export function readHot(jobs: Jobs, request: Request): number {
   while (done < length) {
     outlet.flush();
     const stretch = Math.min(length - done, STRETCH_BYTES);
-    if (!putStretch(jobs, offset + done, stretch)) return done;
+    if (!jobs.mayReplyNow || !putStretch(jobs, offset + done, stretch)) return done;
     done += stretch;
   }
   if (length > first && jobs.style !== 'simple') jobs.putAck(request);
