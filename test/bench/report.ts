@@ -27,6 +27,9 @@ export interface BenchReport {
   readonly failures: readonly string[];
 }
 
+/** What other programs may use of a processor before the report warns: a share that no ratio notices. */
+const quietCpu = 0.1;
+
 const placeTitles: Readonly<Record<PlaceName, string>> = { shm: '/dev/shm', disk: 'disk' };
 
 export function renderReport(report: BenchReport): string {
@@ -70,6 +73,9 @@ function renderMethod({ machine, options, quietness }: BenchReport): string {
         `${percent(quietness.foreignCpu.highest)}). Servers that were up but not loaded used at most: ` +
         `${idle.length === 0 ? 'there were none' : idle.join(', ')}.`,
     );
+    if (quietness.foreignCpu.median > quietCpu) {
+      lines.push('', '**The machine was not quiet: these figures show that things run, not how fast.**');
+    }
   }
   return lines.join('\n');
 }

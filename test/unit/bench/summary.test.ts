@@ -171,4 +171,6 @@ test('the report has a table for what was measured, says what was missed, and li
   expect(text).toContain('## Failed to run\n\n- disk: no space');
   expect(text).not.toContain('## Speed, files on disk');
   expect(text).not.toContain('undefined');
+  // sample() says that other programs used a quarter of a processor.
+  expect(text).toContain('The machine was not quiet');
 });
