@@ -50,6 +50,7 @@ const guestTools: readonly (readonly [string, string])[] = [
   ['nbd-client', 'nbd-client'],
   ['mkfs.ext4', 'e2fsprogs'],
   ['fsck.ext4', 'e2fsprogs'],
+  ['resize2fs', 'e2fsprogs'],
   ['mkfs.xfs', 'xfsprogs'],
   ['xfs_repair', 'xfsprogs'],
   ['fio', 'fio'],
