@@ -1,6 +1,7 @@
 /** One server, every kind of address, several exports, writable and not. */
 
 import { existsSync } from 'node:fs';
+import { networkInterfaces } from 'node:os';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { makeSparse, sameContent } from '../support/layout.ts';
 import { type RunningServer, startServe } from '../support/server.ts';
@@ -8,6 +9,11 @@ import { requireTool, run, runOk, type TemporaryFolder, temporaryFolder } from '
 
 const MiB = 1024 * 1024;
 const NAMES = ['alpha.img', 'beta.img', 'name with spaces & ümlaut.img'];
+
+// A container may come without IPv6, even on its loopback interface.
+const hasIpv6 = Object.values(networkInterfaces()).some((addresses) =>
+  addresses?.some(({ address }) => address === '::1'),
+);
 
 function withExport(uri: string, name: string): string {
   const url = new URL(uri);
@@ -28,7 +34,7 @@ describe('listeners and exports', () => {
     server = await startServe([
       ...NAMES.map((name) => folder.file(name)),
       ...['--listen', 'nbd://127.0.0.1:0'],
-      ...['--listen', 'nbd://[::1]:0'],
+      ...(hasIpv6 ? ['--listen', 'nbd://[::1]:0'] : []),
       ...['--listen', `nbd+unix:///?socket=${folder.file('one.sock')}`],
       ...['--listen', `nbd+unix:///?socket=${folder.file('two.sock')}`],
     ]);
@@ -40,7 +46,7 @@ describe('listeners and exports', () => {
   });
 
   test('every listener answers for every export: IPv4, IPv6, unix sockets', async () => {
-    expect(server.uris).toHaveLength(4);
+    expect(server.uris).toHaveLength(hasIpv6 ? 4 : 3);
     for (const uri of server.uris) {
       for (const [index, name] of NAMES.entries()) {
         const { stdout } = await runOk(nbdinfo, ['--size', withExport(uri, name)]);
@@ -62,7 +68,8 @@ describe('listeners and exports', () => {
   });
 
   test('a write through one listener is read through another', async () => {
-    const [tcp, , , unix] = server.uris as [string, string, string, string];
+    const tcp = server.uris[0] as string;
+    const unix = server.uris.at(-1) as string;
     const io = requireTool('qemu-io', 'qemu-utils');
     await runOk(io, ['-f', 'raw', '-c', 'write -P 0x5a 3M 1M', withExport(tcp, 'alpha.img')]);
     const read = await runOk(io, [
