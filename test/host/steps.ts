@@ -26,18 +26,24 @@ export function serveFile({ file, port, sizeBytes, readOnly }: ExportOptions): P
 export interface FioOptions {
   readonly path: string;
   readonly sizeMiB: number;
+  /** How much is written in all; default once each block. More writes blocks again, and checks for the last content. */
+  readonly writtenMiB?: number;
   /** Slows fio down, so that something can happen meanwhile. */
   readonly writesPerSecond?: number;
   /** Reads and checks what an earlier call with the same path and size has written. */
   readonly verifyOnly?: boolean;
 }
 
-/** fio's command line: 4 KiB random writes past the page cache, each block with its own checksum, then all read back. */
-export function fio({ path, sizeMiB, writesPerSecond, verifyOnly }: FioOptions): string {
+/**
+ * fio's command line: 4 KiB random writes past the page cache, each block with the number of its write and a
+ * checksum, then all read back.
+ */
+export function fio({ path, sizeMiB, writtenMiB, writesPerSecond, verifyOnly }: FioOptions): string {
   return [
     `fio --name=verify --filename=${path} --size=${sizeMiB}m --rw=randwrite --bs=4k --randseed=7`,
     '--ioengine=libaio --iodepth=16 --direct=1 --thread --fallocate=none --fsync=256',
     '--verify=crc32c --verify_fatal=1 --verify_state_save=0 --minimal',
+    writtenMiB === undefined ? '' : `--io_size=${writtenMiB}m --norandommap --serialize_overlap=1`,
     writesPerSecond === undefined ? '' : `--rate_iops=,${writesPerSecond}`,
     verifyOnly === true ? '--verify_only' : '--do_verify=1',
   ].join(' ');
