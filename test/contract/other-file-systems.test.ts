@@ -51,7 +51,7 @@ test('without RWF_NOWAIT reads are never done on the event loop', async () => {
     await volume.read(0, target, 0, 4096);
     expect(volume.readNow(0, target, 0, 4096)).toBe(false);
     expect(volume.writeNow(0, target, 0, 4096)).toBe(true);
-    expect(volume.writeNow(1, target, 0, 4000)).toBe(false);
+    expect(volume.writeNow(1, target, 0, 4000)).toBe(false); // no way to tell whether the page is in memory
     await dispose();
   } finally {
     await mount.remove();

@@ -3,6 +3,7 @@
  * failures and delays injected into its system calls. `node storage-child.ts MODE PATH` prints one line of JSON.
  */
 
+import { statSync } from 'node:fs';
 import { VolumeError } from '../../src/model/errors.ts';
 import { openSparseFile } from '../../src/storage/open-sparse-file.ts';
 
@@ -53,6 +54,25 @@ const modes: Record<string, () => Promise<unknown>> = {
       outcome(() => volume.write(i * 4096, page, 0, 4096, true)),
     );
     return Promise.all([...flushes, ...writes]);
+  },
+  // Meant for a first transfer of which the kernel does only a part.
+  'partial-transfers': async () => {
+    const written = await outcome(() => volume.write(0, page, 0, 4096, false));
+    const target = Buffer.alloc(4096, 7);
+    const read = await outcome(() => volume.read(0, target, 0, 4096));
+    return { written, read, bytes: [target[0], target[999], target[1000], target[4095]] };
+  },
+  // Meant for a write on the pool that takes long.
+  'resize-under-write': async () => {
+    const write = outcome(() => volume.write(512 * 1024, page, 0, 4096, false));
+    const resize = outcome(() => volume.resize(4096));
+    return [await write, await resize, statSync(path).size];
+  },
+  // Meant for a fallocate that takes long: what is data when it is asked for is a hole in the end.
+  'status-under-trim': async () => {
+    const trim = outcome(() => volume.trim(0, 65_536, false));
+    const [extent] = await volume.blockStatus(0, 65_536, 9);
+    return { hole: extent?.hole, trim: await trim, mayHaveHoles: volume.mayHaveHoles(0, 65_536) };
   },
   'slow-writes': async () => [
     await outcome(() => volume.writeNow(0, page, 0, 4096)),
