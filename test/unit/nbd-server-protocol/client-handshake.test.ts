@@ -298,4 +298,19 @@ describe('breaches', () => {
     }
     expect(step).toMatchObject({ kind: 'failed', error: { code: 'too-big' } });
   });
+
+  test('each option has the whole bound for its replies', () => {
+    const text = Buffer.alloc(60_000, 'n');
+    const info = reply(Option.go, OptionReply.info, Buffer.concat([hex('1234'), text]));
+    const many = Array.from({ length: Math.floor(Limit.optionRepliesBytes / info.length) - 1 }, () => info);
+    const { last } = driveClient(new ClientHandshake({ ...CONNECT, metaContexts: [] }), [
+      GREETING,
+      reply(Option.extendedHeaders, OptionReply.errUnsup, text),
+      reply(Option.structuredReply, OptionReply.errUnsup, text),
+      ...many,
+      reply(Option.go, OptionReply.info, INFO_EXPORT),
+      reply(Option.go, OptionReply.ack),
+    ]);
+    expect(last.kind).toBe('ready');
+  });
 });

@@ -155,6 +155,13 @@ const BREACHES: readonly Breach[] = [
     'bad-message',
     [chunk(0, '0005', '00000007 00000010 00000000'), chunk(1, '0005', '00000007 00000010 00000000')],
   ],
+  [
+    'more extents than 2^20',
+    'structured',
+    STATUS,
+    'bad-message',
+    ['668e33ef 0001 0005 0000000000000001 0080000c'],
+  ],
   ['success without the context', 'structured', STATUS, 'bad-message', [NONE]],
   [
     'an extent of no bytes',
