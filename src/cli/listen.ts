@@ -22,7 +22,6 @@ const explanations: Record<string, [UsageErrorCode, string]> = {
     'permission-denied',
     'no permission: take a port from 1024 on, or a socket in a folder that you may write to',
   ],
-  ENOENT: ['not-found', 'the folder of the socket does not exist: make it first'],
   ENOTDIR: ['not-found', 'the path leads through something that is no folder: correct it'],
   EROFS: ['read-only-filesystem', 'the folder of the socket is on a read-only file system: choose another'],
   ENOSPC: ['no-space', 'there is no space left for the socket: free some, or choose another folder'],

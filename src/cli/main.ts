@@ -30,7 +30,7 @@ async function main(words: readonly string[]): Promise<number> {
       .completion('completion', 'Print a script that completes commands for your shell (bash or zsh)')
       .option('json', { describe: 'Results as JSON on stdout', type: 'boolean', default: false })
       .version(packageJson.version)
-      .demandCommand(1, 1, 'say what to do', 'one command at a time')
+      .demandCommand(1, 'say what to do')
       .strictCommands()
       .strict()
       .parserConfiguration({

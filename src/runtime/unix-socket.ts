@@ -3,8 +3,9 @@
  * it is taken away, but only after it has been seen that nobody answers there.
  */
 
-import { lstatSync, rmSync } from 'node:fs';
+import { existsSync, lstatSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
+import { dirname } from 'node:path';
 import { UsageError } from '../model/errors.ts';
 
 /** sun_path less the zero byte behind it. */
@@ -23,7 +24,11 @@ export async function makeRoomForSocket(path: string): Promise<void> {
   } catch {
     return; // listening will say what is wrong with the path
   }
-  if (stats === undefined) return;
+  if (stats === undefined) {
+    if (existsSync(dirname(path))) return;
+    // Asked to listen there, Node says EACCES.
+    throw new UsageError('not-found', `the folder of the socket ${path} does not exist: make it first`);
+  }
   if (!stats.isSocket()) {
     throw new UsageError(
       'address-unavailable',

@@ -125,7 +125,7 @@ export class SparseFile implements Volume {
     const end = offset + count;
     if (end >= this.#sizeBytes)
       throw new VolumeError('invalid', 'the volume has become smaller', { offset: end });
-    this.#fail(`the file ends at ${end} of ${this.#sizeBytes} bytes: something has cut it short`);
+    this.#failCutShort(end);
     throw new VolumeError('io', 'the file has been cut short', { offset: end });
   }
 
@@ -187,7 +187,7 @@ export class SparseFile implements Volume {
     this.#assertRange(offset, length);
     assert(length > 0 && extentsMax > 0, 'block status of nothing');
     this.#refuseWhenClosing();
-    return this.#track(this.#extents.find(offset, length, extentsMax));
+    return this.#track(this.#findExtents(offset, length, extentsMax));
   }
 
   mayHaveHoles(offset: number, length: number): boolean {
@@ -322,9 +322,28 @@ export class SparseFile implements Volume {
     }
     const { size } = fstatSync(this.#fd); // of an open file: no disk access
     if (size < this.#sizeBytes) {
-      this.#fail(`the file has ${size} of ${this.#sizeBytes} bytes: something has cut it short`);
+      this.#failCutShort(size);
       this.#refuseWhenFailed();
     }
+  }
+
+  async #findExtents(offset: number, length: number, extentsMax: number): Promise<Extent[]> {
+    const extents = await this.#extents.find(offset, length, extentsMax);
+    // Behind the end of a file that was cut short, data that is lost looks like a hole.
+    if (extents.some(({ hole }) => hole)) this.#refuseWhenCutShort(offset, offset + length);
+    return extents;
+  }
+
+  /** Fails the volume when the file ends within [offset, end). */
+  #refuseWhenCutShort(offset: number, end: number): void {
+    const { size } = fstatSync(this.#fd);
+    if (size >= Math.min(end, this.#sizeBytes)) return;
+    this.#failCutShort(size);
+    throw new VolumeError('io', 'the file has been cut short', { offset: Math.max(offset, size) });
+  }
+
+  #failCutShort(end: number): void {
+    this.#fail(`the file ends at ${end} of ${this.#sizeBytes} bytes: something has cut it short`);
   }
 
   #fail(reason: string): void {
