@@ -60,6 +60,8 @@ export class Connection {
   readonly #outlet: Outlet;
   #phase: Phase = 'handshake';
   #handshake: ServerHandshake | undefined = new ServerHandshake();
+  /** `find` has not answered yet. */
+  #lookingUp = false;
   /** The export that `find` has just answered with. */
   #found: NbdExport | undefined;
   #transmission: Transmission | undefined;
@@ -88,7 +90,10 @@ export class Connection {
 
   /** Takes no more requests, answers those in flight, and closes. */
   drain(): void {
-    if (this.#phase === 'handshake') this.#close();
+    if (this.#phase === 'handshake') {
+      if (this.#lookingUp) this.#refuseLookUp();
+      this.#close();
+    }
     if (this.#phase !== 'transmission') return;
     this.#phase = 'draining';
     this.#stash = undefined;
@@ -207,7 +212,13 @@ export class Connection {
         case 'need-bytes':
           return true;
         case 'send':
-          this.#socket.write(step.bytes);
+          // A client that asks and does not listen gets no further answers, and is not read from.
+          if (!this.#socket.write(step.bytes)) {
+            this.#socket.once('drain', () => {
+              if (this.#advanceHandshake()) this.#socket.resume();
+            });
+            return false;
+          }
           break;
         case 'list':
           handshake.provideList(this.#context.exports.list());
@@ -238,9 +249,17 @@ export class Connection {
     handshake.provideExport(found === undefined ? undefined : exportInfo(found));
   }
 
+  #refuseLookUp(): void {
+    this.#handshake?.refuse('shutdown');
+    const step = this.#handshake?.next();
+    if (step?.kind === 'send') this.#socket.write(step.bytes);
+  }
+
   #findLater(handshake: ServerHandshake, looking: Promise<NbdExport | undefined>): void {
+    this.#lookingUp = true;
     looking.then(
       (found) => {
+        this.#lookingUp = false;
         if (this.#phase !== 'handshake') return;
         this.#provide(handshake, found);
         if (this.#advanceHandshake()) this.#socket.resume();
