@@ -26,7 +26,7 @@ export function serveFile({ file, port, sizeBytes, readOnly }: ExportOptions): P
 export interface FioOptions {
   readonly path: string;
   readonly sizeMiB: number;
-  /** How much is written in all; default once each block. More writes blocks again, and checks for the last content. */
+  /** How much is written in all; default once each block. More writes blocks again, and checks meanwhile, too. */
   readonly writtenMiB?: number;
   /** Slows fio down, so that something can happen meanwhile. */
   readonly writesPerSecond?: number;
@@ -43,7 +43,9 @@ export function fio({ path, sizeMiB, writtenMiB, writesPerSecond, verifyOnly }: 
     `fio --name=verify --filename=${path} --size=${sizeMiB}m --rw=randwrite --bs=4k --randseed=7`,
     '--ioengine=libaio --iodepth=16 --direct=1 --thread --fallocate=none --fsync=256',
     '--verify=crc32c --verify_fatal=1 --verify_state_save=0 --minimal',
-    writtenMiB === undefined ? '' : `--io_size=${writtenMiB}m --norandommap --serialize_overlap=1`,
+    writtenMiB === undefined
+      ? ''
+      : `--io_size=${writtenMiB}m --norandommap --serialize_overlap=1 --verify_backlog=128`,
     writesPerSecond === undefined ? '' : `--rate_iops=,${writesPerSecond}`,
     verifyOnly === true ? '--verify_only' : '--do_verify=1',
   ].join(' ');
