@@ -169,6 +169,16 @@ for (const [where, folder] of [
       }
     });
 
+    test('what a resize cut off and added again may have holes', async () => {
+      const { volume } = await make(folder(), Buffer.alloc(2 * MIB, 1));
+      await volume.blockStatus(0, 2 * MIB, 1);
+      expect(volume.mayHaveHoles(0, 2 * MIB)).toBe(false);
+      await volume.resize(MIB);
+      await volume.resize(2 * MIB);
+      expect(volume.mayHaveHoles(MIB, 4096)).toBe(true);
+      expect(volume.mayHaveHoles(0, MIB)).toBe(false);
+    });
+
     test('a file of many pieces is told piece by piece', async () => {
       const { volume } = await make(folder(), Buffer.alloc(0));
       await volume.resize(2 * MIB);
@@ -200,6 +210,14 @@ for (const [where, folder] of [
       expect(() => volume.writeNow(0, target, 0, 512)).toThrow(VolumeError);
       expect(await outcome(volume.flush())).toBe('failed');
       expect((await bytesAt(volume, 0, 8192)).equals(Buffer.alloc(8192, 5))).toBe(true);
+    });
+
+    test('block status finds it: what was cut off is lost, and no hole', async () => {
+      const { volume, path } = await make(folder(), Buffer.alloc(65_536, 5));
+      truncateSync(path, 8192);
+      expect(await volume.blockStatus(0, 8192, 9)).toEqual([{ length: 8192, hole: false, zero: false }]);
+      await expect(volume.blockStatus(0, 65_536, 9)).rejects.toMatchObject({ code: 'io', offset: 8192 });
+      expect(volume.state).toBe('failed');
     });
 
     test('a flush finds it', async () => {
@@ -242,9 +260,14 @@ test('a full disk: no-space, the volume and its bytes stay, and with space freed
   expect(volume.state).toBe('ok');
   await volume.flush();
   expect((await bytesAt(volume, 0, written)).every((byte) => byte === 3)).toBe(true);
+  expect(await outcome(volume.writeZeroes(0, 2 * MIB, zero))).toBe('no-space'); // before anything was zeroed
+  expect((await bytesAt(volume, 0, written)).every((byte) => byte === 3)).toBe(true);
   await volume.trim(0, 4 * piece.length, true);
   await volume.write(3 * MIB, piece, 0, piece.length, true);
   expect((await bytesAt(volume, 3 * MIB, piece.length)).equals(piece)).toBe(true);
+  // One write that fits in part goes on from there, and only then finds that there is no more.
+  const large = Buffer.alloc(2 * MIB, 4);
+  await expect(volume.write(0, large, 0, large.length, false)).rejects.toMatchObject({ code: 'no-space' });
 });
 
 test('a read-only volume refuses to change', async () => {
