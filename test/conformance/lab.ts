@@ -44,9 +44,15 @@ export class Lab {
   readonly #wires: Wire[] = [];
   #healthy: Session | undefined;
   #scratch: number = disk.scratch;
+  #diedBetweenCases = 0;
 
   constructor(target: Target) {
     this.target = target;
+  }
+
+  /** How often a server was found dead, or deaf, although the case before had ended well. */
+  get diedBetweenCases(): number {
+    return this.#diedBetweenCases;
   }
 
   async wire(): Promise<Wire> {
@@ -112,6 +118,7 @@ export class Lab {
 
   /** Runs a case, closes what it opened, and looks whether another client is still served. */
   async run(one: Case): Promise<string> {
+    if (this.#healthy !== undefined && (await this.#health()) !== 'served') this.#diedBetweenCases += 1;
     this.#healthy ??= await Session.open(this.target.address, { exportName: EXPORT });
     let seen: string;
     try {
@@ -150,6 +157,8 @@ export async function words(action: () => Promise<string>): Promise<string> {
     if (error instanceof NoAnswer) return 'no answer';
     if (error instanceof Violation) return `violation: ${error.message}`;
     if (error instanceof Lacks) return `lacks ${error.message}`;
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ECONNREFUSED' || code === 'ECONNRESET') return `connecting: ${code}`;
     throw error;
   }
 }

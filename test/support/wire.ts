@@ -105,10 +105,14 @@ export class Wire {
     return this.#take(this.#buffered);
   }
 
-  /** Puts bytes back in front, as if they had not been read. */
-  unread(bytes: Buffer): void {
-    this.#chunks.unshift(bytes);
-    this.#buffered += bytes.length;
+  /** Throws away all that the server still says until it closes; returns how much that was. */
+  async drain(timeoutMs = ANSWER_TIMEOUT_MS): Promise<number> {
+    let bytes = 0;
+    for (;;) {
+      bytes += this.#take(this.#buffered).length;
+      if (this.#ended) return bytes;
+      await this.#more(timeoutMs);
+    }
   }
 
   get bufferedBytes(): number {

@@ -38,6 +38,8 @@ function refused(
 
 const longName = (bytes: number): Buffer => Buffer.alloc(bytes, 'n');
 
+/** Names that no export has; those that are not proper strings of the protocol are Buffers, or have a NUL. */
+
 const badNames: readonly [name: string, bytes: string | Buffer, permits: readonly string[]][] = [
   ['an unknown export', 'no-such-export', ['ERR_UNKNOWN']],
   ['a path out of the folder', `../${EXPORT}`, ['ERR_UNKNOWN']],
@@ -61,7 +63,7 @@ const badNames: readonly [name: string, bytes: string | Buffer, permits: readonl
 ];
 
 const nameCases = badNames.flatMap(([name, bytes, permits]) =>
-  refused(name, name.includes('UTF-8') || name.includes('NUL') ? STRINGS : CHOOSE, permits, () =>
+  refused(name, typeof bytes === 'string' && !bytes.includes('\0') ? CHOOSE : STRINGS, permits, () =>
     infoData(bytes),
   ),
 );

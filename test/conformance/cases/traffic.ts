@@ -283,7 +283,7 @@ const neverReads = inStyles(
 
 /** A client that sends without end and reads nothing: the server must stop taking its requests. */
 const floods: Case = {
-  name: 'structured: a client that only sends block status requests',
+  name: 'structured: a client that only sends block status requests, and leaves',
   section: 'N5: bounded memory, others unharmed',
   permits: ['others served, memory bounded'],
   observe: async (lab) => {
@@ -298,7 +298,13 @@ const floods: Case = {
       const seen = await requestInStep(other, 'served');
       if (seen !== 'served') return `others ${seen}`;
     }
-    return `others served, ${memoryWord((await lab.target.residentBytes()) - before, 256 * MiB)}`;
+    const grown = (await lab.target.residentBytes()) - before;
+    session.wire.destroy('reset');
+    await sleep(300);
+    const seen = await requestInStep(other, 'served');
+    return seen === 'served'
+      ? `others served, ${memoryWord(grown, 256 * MiB)}`
+      : `others ${seen} when it leaves`;
   },
 };
 

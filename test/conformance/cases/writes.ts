@@ -324,7 +324,7 @@ const notAdvertised: readonly Case[] = allStyles.map((style) => ({
   permits: ['EINVAL'],
   observe: async (lab) => {
     const session = await lab.session(style);
-    if (session.has(TransmissionFlag.sendResize)) throw new Lacks('a server without SEND_RESIZE');
+    if (session.has(TransmissionFlag.sendResize)) throw new Lacks('a reason to refuse RESIZE');
     return await requestOutcome(session, { type: Command.resize, offset: 2 * end });
   },
 }));
