@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, onTestFinished, test } from 'vitest';
 import { UsageError } from '../../../src/model/errors.ts';
 import { type OpenOptions, openSparseFile } from '../../../src/storage/open-sparse-file.ts';
 import type { SparseFile } from '../../../src/storage/sparse-file.ts';
@@ -148,9 +148,10 @@ test('a read-only file system: refused, with the way out in the text, and served
     await expect(openSparseFile(file)).rejects.toThrow('--read-only');
     const volume = await openSparseFile(file, { readOnly: true });
     const target = Buffer.alloc(4096);
-    expect(volume.readNow(0, target, 0, 4096)).toBe(true);
+    const read = volume.readNow(0, target, 0, 4096);
+    await volume.close(); // or a failure would leave it mounted
+    expect(read).toBe(true);
     expect(target.toString('latin1')).toBe('x'.repeat(4096));
-    await volume.close();
   } finally {
     await mount.remove();
   }
@@ -168,6 +169,9 @@ test('no space to make the file', async () => {
 test('one writer or many readers, also across processes; the lock goes with a process that is killed', async () => {
   const child = spawn(process.execPath, [join(projectRoot, 'test/support/storage-child.ts'), 'hold', path], {
     stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  onTestFinished(() => {
+    child.kill('SIGKILL');
   });
   await new Promise((ready) => child.stdout.once('data', ready));
   expect(await refusal(path)).toBe('locked');
