@@ -135,7 +135,8 @@ test('N4: nbd-client -t: a server that does not answer in time is an error, and 
     await server.kill();
   });
   const connect = `nbd-client ${serverAddress} ${port} /dev/nbd3 -N late.img -t ${resendSeconds}`;
-  const copy = (options: string) => `dd ${options} bs=256k oflag=direct`;
+  // One write of dd is many requests, all in flight at once.
+  const copy = (options: string) => `dd ${options} bs=2M oflag=direct`;
   await guest.ok(`${connect}
     dd if=/dev/urandom of=/run/old bs=1M count=2
     dd if=/dev/urandom of=/run/new bs=1M count=2`);

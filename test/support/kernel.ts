@@ -23,7 +23,7 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { projectRoot, requireTool, run, runOk } from './tools.ts';
+import { eventually, projectRoot, requireTool, run, runOk } from './tools.ts';
 
 const cacheFolder = join(projectRoot, 'node_modules/.cache/volary-host');
 const guestFolder = join(projectRoot, 'test/host/guest');
@@ -137,7 +137,10 @@ async function kernelPackageAfterUpdate(): Promise<PackageVersion> {
 }
 
 async function updateIndex(): Promise<void> {
-  const result = await run('apt-get', ['update'], { timeoutMs: 240_000 });
+  const result = await eventually('apt-get update gets its lock', async () => {
+    const update = await run('apt-get', ['update'], { timeoutMs: 240_000 });
+    return update.code !== 0 && update.stderr.includes('Could not get lock') ? undefined : update;
+  });
   if (result.code !== 0) {
     throw new Error(
       `the host tests need the package ${metaPackage}; apt-get update failed: ${result.stderr}`,
@@ -233,9 +236,22 @@ async function archive(root: string, target: string): Promise<void> {
   await runOk('sh', ['-c', `find . | cpio --quiet -o -H newc -R 0:0 >"$0"`, target], { cwd: root });
 }
 
-/** Fills a new folder and gives it its name when all is there; who comes second throws its own work away. */
+const outdatedAfterMs = 24 * 3600 * 1000;
+
+/**
+ * Fills a new folder and gives it its name when all is there; who comes second throws its own work away. What was
+ * made from other versions, or was left half-made, goes when it is old enough to have no user.
+ */
 async function makeOnce(kept: string, fill: (folder: string) => Promise<void>): Promise<void> {
   if (existsSync(kept)) return;
+  const kind = basename(kept).split('-')[0]!;
+  for (const name of await readdir(cacheFolder)) {
+    if (!name.startsWith(kind)) continue;
+    const old = join(cacheFolder, name);
+    // Another run may have been here first.
+    const { mtimeMs } = await stat(old).catch(() => ({ mtimeMs: Date.now() }));
+    if (Date.now() - mtimeMs > outdatedAfterMs) await rm(old, { recursive: true, force: true });
+  }
   const folder = await mkdtemp(`${kept}.part-`);
   try {
     await fill(folder);
