@@ -63,7 +63,7 @@ test('N3: the kernel sees a write-back cache with FUA, discards, and the size in
   expect(await queueValue('logical_block_size')).toBe('512');
   expect(await queueValue('io_timeout')).toBe('7000');
   expect((await guest.run('nbd-client -c /dev/nbd0')).status).toBe(0);
-  // A kernel that has not been told CAN_MULTI_CONN warns here, and takes one connection only.
+  // A kernel that has not been told CAN_MULTI_CONN refuses to start with more than one.
   expect(await guest.ok(`netstat -tn | grep -c ':${port} *ESTABLISHED'`)).toBe('2');
   await guest.ok('nbd-client -d /dev/nbd0');
   expect((await guest.run('nbd-client -c /dev/nbd0')).status).toBe(1);
