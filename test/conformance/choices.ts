@@ -102,7 +102,11 @@ const transmission = under(allStyles, {
   ': FLUSH with a length': 'EINVAL',
   ': FLUSH with an offset and a length beyond the end': 'EINVAL',
   ', read-only: FLUSH': 'ok',
-  ': RESIZE to the size that it has, when it is advertised': 'ok',
+  ': RESIZE to less, while another client is connected': 'EPERM: ok ok ok: ok',
+  ': RESIZE to 2^63': 'EINVAL',
+  ': RESIZE to 2^64 - 1': 'EINVAL',
+  ': RESIZE to 2^53 + 4096': 'EINVAL',
+  ', read-only: RESIZE': 'EPERM',
   // When another client has changed the export since, requests of one that has closed its half are dropped (N4).
   ': a client that closes its half behind its requests': ['all answered, closed', 'closed'],
 });

@@ -239,6 +239,11 @@ export async function goWith(
   return lab.transmission(handshake, info, style, contexts);
 }
 
+/** Without the figure: it differs from run to run. */
+export function memoryWord(grownBytes: number, mostBytes: number): string {
+  return grownBytes < mostBytes ? 'memory bounded' : 'memory not bounded';
+}
+
 /** 'right' when the bytes are what the disk has there from the start. */
 export function dataWord(data: Buffer, expected: Buffer): string {
   return data.equals(expected) ? 'right data' : `wrong data (${data.length} bytes)`;

@@ -7,7 +7,7 @@ import {
   type HeaderStyle,
   TransmissionFlag,
 } from '../../../src/nbd-server-protocol/constants.ts';
-import { Lacks, type Session } from '../../support/nbd-session.ts';
+import type { Session } from '../../support/nbd-session.ts';
 import type { Count } from '../../support/wire.ts';
 import { allStyles, type Case, errorName, type Lab, requestOutcome, words } from '../lab.ts';
 import { disk, KiB, MiB, pattern } from '../servers.ts';
@@ -287,17 +287,6 @@ const disconnects: readonly Case[] = allStyles.flatMap((style) =>
   })),
 );
 
-const resize: readonly Case[] = allStyles.map((style) => ({
-  name: `${style}: RESIZE to the size that it has, when it is advertised`,
-  section: 'RESIZE extension: NBD_CMD_RESIZE',
-  permits: ['ok', 'EPERM'],
-  observe: async (lab) => {
-    const session = await lab.session(style);
-    if (!session.has(TransmissionFlag.sendResize)) throw new Lacks('SEND_RESIZE');
-    return await requestOutcome(session, { type: Command.resize, offset: disk.sizeBytes });
-  },
-}));
-
 export const commandCases: readonly Case[] = [
   ...flagCases,
   ...allFlagsAtOnce,
@@ -308,5 +297,4 @@ export const commandCases: readonly Case[] = [
   ...payloadLenInCompact,
   ...magicCases,
   ...disconnects,
-  ...resize,
 ];

@@ -10,6 +10,7 @@ import {
   finalName,
   goWith,
   type Lab,
+  memoryWord,
   optionOutcome,
   requestInStep,
 } from '../lab.ts';
@@ -161,7 +162,7 @@ const claims = (name: string, code: number, before: readonly number[] = []): Cas
     const bytesBefore = await lab.target.residentBytes();
     const seen = await claimOutcome(handshake, code, 0xffff_ffff, Buffer.alloc(MiB));
     const grown = (await lab.target.residentBytes()) - bytesBefore;
-    return `${seen}, memory ${grown < 256 * MiB ? 'bounded' : `grew by ${grown}`}`;
+    return `${seen}, ${memoryWord(grown, 256 * MiB)}`;
   },
 });
 

@@ -1,14 +1,7 @@
 /** How messages travel: many at once, in pieces, halves of connections, and clients that misbehave as a whole. */
 import { Buffer } from 'node:buffer';
-import { setTimeout as sleep } from 'node:timers/promises';
-import {
-  BASE_ALLOCATION,
-  Command,
-  CommandFlag,
-  TransmissionFlag,
-} from '../../../src/nbd-server-protocol/constants.ts';
+import { Command, CommandFlag, TransmissionFlag } from '../../../src/nbd-server-protocol/constants.ts';
 import { Lacks, type Session } from '../../support/nbd-session.ts';
-import { readGreeting, requestMessage } from '../../support/wire.ts';
 import { allStyles, type Case, dataWord, errorName, type Lab, requestInStep } from '../lab.ts';
 import { disk, EXPORT, KiB, MiB, pattern } from '../servers.ts';
 
@@ -252,72 +245,6 @@ const leftovers = inStyles(
   },
 );
 
-const memoryWord = (grown: number, most: number): string =>
-  grown < most ? 'memory bounded' : `memory grew by ${Math.round(grown / MiB)} MiB`;
-
-/** A client that asks for far more than it reads: it waits, the server does not hoard, others are served. */
-const neverReads = inStyles(
-  'a client that does not read its answers',
-  'N5: bounded memory, others unharmed',
-  ['others served, memory bounded, then all right'],
-  async (session, lab) => {
-    const other = await lab.session('simple');
-    const before = await lab.target.residentBytes();
-    session.wire.pause();
-    const count = 60;
-    session.send(...Array.from({ length: count }, () => ({ type: Command.read, length: 8 * MiB })));
-    for (let round = 0; round < 20; round += 1) {
-      await sleep(10);
-      const seen = await requestInStep(other, 'served');
-      if (seen !== 'served') return `others ${seen}`;
-    }
-    const grown = (await lab.target.residentBytes()) - before;
-    session.wire.resume();
-    for (let answered = 0; answered < count; answered += 1) {
-      const { error, data } = await session.next();
-      if (error !== 0 || !data.subarray(0, 512).equals(pattern(0, 512))) return errorName(error);
-    }
-    return `others served, ${memoryWord(grown, 256 * MiB)}, then all right`;
-  },
-);
-
-/** A client that sends without end and reads nothing: the server must stop taking its requests. */
-const floods: Case = {
-  name: 'structured: a client that only sends block status requests, and leaves',
-  section: 'N5: bounded memory, others unharmed',
-  permits: ['others served, memory bounded'],
-  observe: async (lab) => {
-    const session = await lab.session('structured', { contexts: [BASE_ALLOCATION] });
-    const other = await lab.session('simple');
-    const before = await lab.target.residentBytes();
-    session.wire.pause();
-    const request = requestMessage('structured', { type: Command.blockStatus, length: 3 * MiB });
-    session.wire.send(Buffer.concat(Array.from({ length: 200_000 }, () => request)));
-    for (let round = 0; round < 20; round += 1) {
-      await sleep(20);
-      const seen = await requestInStep(other, 'served');
-      if (seen !== 'served') return `others ${seen}`;
-    }
-    const grown = (await lab.target.residentBytes()) - before;
-    session.wire.destroy('reset');
-    await sleep(300);
-    const seen = await requestInStep(other, 'served');
-    return seen === 'served'
-      ? `others served, ${memoryWord(grown, 256 * MiB)}`
-      : `others ${seen} when it leaves`;
-  },
-};
-
-const silent: Case = {
-  name: '20 clients that connect and say nothing',
-  section: 'N5: others unharmed',
-  permits: ['served'],
-  observe: async (lab) => {
-    for (let count = 0; count < 20; count += 1) await readGreeting(await lab.wire());
-    return await requestInStep(await lab.session('simple'), 'served');
-  },
-};
-
 const manyConnections: Case = {
   name: '100 connections at once',
   section: TRANSMISSION,
@@ -404,9 +331,6 @@ export const trafficCases: readonly Case[] = [
   ...disconnectWaits,
   ...leavings,
   ...leftovers,
-  ...neverReads,
-  floods,
-  silent,
   manyConnections,
   multiConn,
   overlapping,

@@ -13,6 +13,7 @@ import {
   dataWord,
   errorName,
   type Lab,
+  memoryWord,
   requestInStep,
   requestOutcome,
   words,
@@ -148,7 +149,7 @@ async function announcesTooMuch(session: Session, lab: Lab): Promise<string> {
   const first = await words(async () => `${errorName((await session.next()).error)} and `);
   const rest = await words(async () => errorName((await session.next()).error));
   const grown = (await lab.target.residentBytes()) - before;
-  return `${first === 'closed' ? '' : first}${rest}, memory ${grown < 256 * MiB ? 'bounded' : `grew by ${grown}`}`;
+  return `${first === 'closed' ? '' : first}${rest}, ${memoryWord(grown, 256 * MiB)}`;
 }
 
 const oversizeWrites = [
