@@ -71,6 +71,8 @@ export class Connection {
   /** Received and not used yet, because the transmission is stalled; nothing is read while there is some. */
   #stash: Buffer | undefined;
   #lastReceiveMs = performance.now();
+  /** Changes by others when the client was last looked at; the first input is always doubtful. */
+  #seenChanges = -1;
   #lingerTimer: NodeJS.Timeout | undefined;
 
   constructor(accepted: Socket, context: ConnectionContext) {
@@ -127,7 +129,9 @@ export class Connection {
     const nowMs = performance.now();
     const waited = nowMs - this.#lastReceiveMs > FRESH_MS;
     this.#lastReceiveMs = nowMs;
-    const doubtful = waited || this.#live?.isChangedByOther(transmission.jobs);
+    const changes = this.#live?.changesByOthers(transmission.jobs) ?? 0;
+    const doubtful = waited || changes !== this.#seenChanges;
+    this.#seenChanges = changes;
     if (doubtful && this.#isGhost(area.buffer, start, end, transmission)) return false;
     const position = this.#feed(transmission, area.buffer, start, end);
     if (position < end && this.#phase === 'transmission') {

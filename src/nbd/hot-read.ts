@@ -1,14 +1,18 @@
 /**
  * The hot path of READ: what is in memory goes from the page cache to the socket without a promise, a stretch at
- * a time through memory that stays in the processor's cache.
+ * a time.
  */
 
 import { CommandFlag } from '../nbd-server-protocol/constants.ts';
 import type { Request } from '../nbd-server-protocol/request-decoder.ts';
 import type { Jobs } from './jobs.ts';
+import { SLAB_BYTES_MAX } from './slab-pool.ts';
 
-/** Read and sent together. */
-const STRETCH_BYTES = 128 * 1024;
+/**
+ * Read and sent together. Each send may wake the client, which costs more than a processor's cache saves: reads of
+ * 1 MiB were 1.7 times as fast sent whole as in stretches of 128 KiB.
+ */
+const STRETCH_BYTES = SLAB_BYTES_MAX;
 
 /**
  * Answers as much of a read as is there at once, and as the client takes. Returns how many bytes have been put behind a header that

@@ -53,6 +53,7 @@ export class Jobs implements EffectOwner {
   readonly context: JobsContext;
   readonly encoder: ReplyEncoder;
   readonly style: HeaderStyle;
+  ownChanges = 0;
   #count = 0;
   #bytes = 0;
   #dead = false;

@@ -7,13 +7,16 @@
  *  2. A request that overlaps an orphan waits, on whatever connection, until the orphan has finished.
  *  3. The kernel knows of a death before the event loop comes to it (and a connection that is not read from, because
  *     it is stalled, would not be told at all). So a request that overlaps a write of another connection asks.
- *  4. Input is used only when its connection is alive, or when nobody else has changed anything since its last.
+ *  4. Input is used only when its connection is alive, or when nobody else has changed anything since it was last
+ *     seen to be.
  */
 
 import type { Volume } from '../model/volume.ts';
 
 /** Who changes things: a connection. */
 export interface EffectOwner {
+  /** How many of the export's changes are its own: LiveExport counts here. */
+  ownChanges: number;
   /** The client has closed its side, or the connection has failed, read so far or not. */
   hasGone(): boolean;
 }
@@ -40,8 +43,7 @@ export class LiveExport {
   readonly volume: Volume;
   /** Connections in the transmission phase. */
   connections = 0;
-  /** Who started the newest change. */
-  #lastChangeBy: EffectOwner | undefined;
+  #changes = 0;
   readonly #underWay = new Set<Effect>();
   readonly #orphans = new Set<Effect>();
   readonly #waiters = new Set<() => void>();
@@ -65,12 +67,13 @@ export class LiveExport {
 
   /** A change is made, or begun. */
   changedBy(owner: EffectOwner): void {
-    this.#lastChangeBy = owner;
+    this.#changes += 1;
+    owner.ownChanges += 1;
   }
 
-  /** Somebody else has made the newest change, or begun it. */
-  isChangedByOther(asker: EffectOwner): boolean {
-    return this.#lastChangeBy !== undefined && this.#lastChangeBy !== asker;
+  /** How many changes others than `owner` have made or begun. */
+  changesByOthers(owner: EffectOwner): number {
+    return this.#changes - owner.ownChanges;
   }
 
   /** Calls back once, when an orphan has finished; the same callback given twice is one. */

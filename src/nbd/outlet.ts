@@ -10,7 +10,7 @@
 
 import type { Socket } from 'node:net';
 import { EAGAIN, sendNow } from '../base/syscalls.ts';
-import { PIECE_BYTES, type Slab, type SlabPool } from './slab-pool.ts';
+import { HEADROOM, PIECE_BYTES, type Slab, type SlabPool } from './slab-pool.ts';
 
 interface Segment {
   readonly slab: Slab;
@@ -47,13 +47,13 @@ export class Outlet {
   }
 
   /**
-   * Room for `bytes` (at most PIECE_BYTES) in one piece. Write at `segment.end` of `segment.slab.buffer`, then
+   * Room for `bytes` (at most HEADROOM + SLAB_BYTES_MAX) in one piece. Write at `segment.end` of `segment.slab.buffer`, then
    * `commit` the new end. Nothing may be reserved or appended in between.
    */
   reserve(bytes: number): Segment {
     let last = this.#open ? this.#segments[this.#segments.length - 1] : undefined;
     if (last === undefined || last.slab.buffer.length - last.end < bytes) {
-      last = { slab: this.#pool.take(PIECE_BYTES), start: 0, end: 0 };
+      last = { slab: this.#pool.take(Math.max(bytes - HEADROOM, PIECE_BYTES)), start: 0, end: 0 };
       this.#segments.push(last);
       this.#open = true;
     }

@@ -8,10 +8,12 @@ import { assert } from '../model/errors.ts';
 
 /** Room for the largest header of a read reply (40 bytes), rounded up to a cache line. */
 export const HEADROOM = 64;
-/** The most data that one slab holds. Larger transfers are made of several. */
+/** What is read or written on the thread pool as one; larger transfers are made of several. */
 export const PIECE_BYTES = 256 * 1024;
+/** The most data that one slab holds. */
+export const SLAB_BYTES_MAX = 1024 * 1024;
 
-const SIZES = [8 * 1024, 64 * 1024, PIECE_BYTES] as const;
+const SIZES = [8 * 1024, 64 * 1024, PIECE_BYTES, SLAB_BYTES_MAX] as const;
 /** Free memory kept for reuse, per size. What is above is left to the garbage collector. */
 const RETAINED_BYTES = 16 * 1024 * 1024;
 
@@ -24,7 +26,7 @@ export interface Slab {
 export class SlabPool {
   readonly #free: Slab[][] = SIZES.map(() => []);
 
-  /** A slab whose data area holds at least `dataBytes` (at most PIECE_BYTES). Its content is arbitrary. */
+  /** A slab whose data area holds at least `dataBytes` (at most SLAB_BYTES_MAX). Its content is arbitrary. */
   take(dataBytes: number): Slab {
     const index = SIZES.findIndex((size) => size >= dataBytes);
     const free = this.#free[index];
