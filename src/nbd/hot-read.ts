@@ -8,11 +8,19 @@ import type { Request } from '../nbd-server-protocol/request-decoder.ts';
 import type { Jobs } from './jobs.ts';
 import { SLAB_BYTES_MAX } from './slab-pool.ts';
 
+/** More than this is sent at once, without waiting for other replies. */
+const SEND_BYTES = 256 * 1024;
+/** The end of a long reply leaves with what follows it. */
+const TAIL_BYTES = 24 * 1024;
+
 /**
- * Read and sent together. Each send may wake the client, which costs more than a processor's cache saves: reads of
- * 1 MiB were 1.7 times as fast sent whole as in stretches of 128 KiB.
+ * How many of `left` bytes are read and sent together. As many as a slab holds: each send may wake the client, which
+ * costs more than to stay in the processor's cache would save. But when the end of a reply is held back until the next
+ * one is there, the client is woken half as often: 1 MiB reads are 1.4 times as fast.
  */
-const STRETCH_BYTES = SLAB_BYTES_MAX;
+function stretchOf(left: number): number {
+  return left < SEND_BYTES ? left : Math.min(left - TAIL_BYTES, SLAB_BYTES_MAX);
+}
 
 /**
  * Answers as much of a read as is there at once, and as the client takes. Returns how many bytes have been put behind a header that
@@ -23,7 +31,7 @@ export function readHot(jobs: Jobs, request: Request): number {
   const { offset, length } = request;
   const { encoder } = jobs;
   const { outlet, live } = jobs.context;
-  const first = Math.min(length, STRETCH_BYTES);
+  const first = stretchOf(length);
   const segment = outlet.reserve(encoder.dataHeaderBytes + first);
   const { buffer } = segment.slab;
   const at = segment.end + encoder.dataHeaderBytes;
@@ -32,11 +40,12 @@ export function readHot(jobs: Jobs, request: Request): number {
   // A reply in several stretches may still fail: its end is then a chunk of its own.
   encoder.dataHeader(buffer, segment.end, request, offset, length, first === length);
   outlet.commit(segment, at + first);
+  if (outlet.pendingBytes >= SEND_BYTES) outlet.flush();
   let done = first;
   while (done < length) {
-    outlet.flush();
-    const stretch = Math.min(length - done, STRETCH_BYTES);
+    const stretch = stretchOf(length - done);
     if (!jobs.mayReplyNow || !putStretch(jobs, offset + done, stretch)) return done;
+    if (outlet.pendingBytes >= SEND_BYTES) outlet.flush();
     done += stretch;
   }
   if (length > first && jobs.style !== 'simple') jobs.putAck(request);
