@@ -22,6 +22,7 @@ const lseek64 = libc.func('int64_t lseek64(int fd, int64_t offset, int whence)')
 const fallocate64 = libc.func('int fallocate64(int fd, int mode, int64_t offset, int64_t length)');
 const posixFadvise64 = libc.func('int posix_fadvise64(int fd, int64_t offset, int64_t length, int advice)');
 const flockFile = libc.func('int flock(int fd, int operation)');
+const setScheduler = libc.func('int sched_setscheduler(int thread, int policy, void *parameters)');
 
 export const { EAGAIN, EINTR, EINVAL, EIO, ENOSPC, ENXIO, EOPNOTSUPP, EWOULDBLOCK } = constants.errno;
 
@@ -37,6 +38,7 @@ export const LOCK_NB = 4;
 const POSIX_FADV_WILLNEED = 3;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
+const SCHED_BATCH = 3;
 const POLLRDHUP = 0x2000;
 const POLLERR = 0x8;
 const POLLHUP = 0x10;
@@ -181,4 +183,11 @@ export async function willNeedAsync(fd: number, offset: number, length: number):
 /** flock. 0 or -errno (-EWOULDBLOCK: another process holds it). */
 export function lockFile(fd: number, operation: number): number {
   return (flockFile(fd, operation) as number) === 0 ? 0 : failure();
+}
+
+const noPriority = new Int32Array(1); // struct sched_param { int priority; }
+
+/** Makes a thread one that does not interrupt others when it wakes up (SCHED_BATCH). 0 or -errno. */
+export function scheduleAsBatch(thread: number): number {
+  return (setScheduler(thread, SCHED_BATCH, noPriority) as number) === 0 ? 0 : failure();
 }

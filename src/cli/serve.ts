@@ -10,6 +10,7 @@ import type { Argv } from 'yargs';
 import { UsageError } from '../model/errors.ts';
 import { type ExportDirectory, type NbdExport, NbdServer } from '../nbd/server.ts';
 import { createLogger } from '../runtime/logger.ts';
+import { keepPoolFromInterrupting } from '../runtime/pool-threads.ts';
 import { firstStopSignal } from '../runtime/stop-signal.ts';
 import { openSparseFile } from '../storage/open-sparse-file.ts';
 import { findExportFiles } from './export-files.ts';
@@ -103,6 +104,7 @@ export async function serve(options: ServeOptions, output: Output): Promise<void
     log,
     ...(busyPollUs === undefined ? {} : { busyPollUs }),
   });
+  await keepPoolFromInterrupting();
   try {
     for (const { name, path } of findExportFiles(options.paths, options.name)) {
       const volume = await openSparseFile(path, {

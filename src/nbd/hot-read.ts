@@ -31,11 +31,16 @@ export function readHot(jobs: Jobs, request: Request): number {
   const { offset, length } = request;
   const { encoder } = jobs;
   const { outlet, live } = jobs.context;
+  if (!jobs.misses.mayHit()) return 0;
   const first = stretchOf(length);
   const segment = outlet.reserve(encoder.dataHeaderBytes + first);
   const { buffer } = segment.slab;
   const at = segment.end + encoder.dataHeaderBytes;
-  if (!live.volume.readNow(offset, buffer, at, first)) return 0;
+  if (!live.volume.readNow(offset, buffer, at, first)) {
+    jobs.misses.missed();
+    return 0;
+  }
+  jobs.misses.hit();
   if (mayChunk(jobs, request) && live.volume.mayHaveHoles(offset, length)) return 0;
   // A reply in several stretches may still fail: its end is then a chunk of its own.
   encoder.dataHeader(buffer, segment.end, request, offset, length, first === length);

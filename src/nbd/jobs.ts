@@ -15,6 +15,7 @@ import type { Request, RequestTag } from '../nbd-server-protocol/request-decoder
 import type { NegotiatedSession } from '../nbd-server-protocol/session.ts';
 import { type Refusal, refusalOf } from './errno.ts';
 import type { Effect, EffectOwner, LiveExport } from './live-export.ts';
+import { MissStreak } from './miss-streak.ts';
 import type { Outlet } from './outlet.ts';
 import type { SlabPool } from './slab-pool.ts';
 
@@ -54,6 +55,7 @@ export class Jobs implements EffectOwner {
   readonly encoder: ReplyEncoder;
   readonly style: HeaderStyle;
   ownChanges = 0;
+  readonly misses = new MissStreak();
   #count = 0;
   #bytes = 0;
   #dead = false;

@@ -37,7 +37,7 @@ async function readBatch(jobs: Jobs, offset: number, length: number): Promise<Ba
     slabs.push(slab);
     lengths.push(piece);
     try {
-      if (!live.volume.readNow(offset + at, slab.buffer, HEADROOM, piece)) {
+      if (jobs.misses.isOn || !live.volume.readNow(offset + at, slab.buffer, HEADROOM, piece)) {
         waiting.push(live.volume.read(offset + at, slab.buffer, HEADROOM, piece));
       }
     } catch (error) {

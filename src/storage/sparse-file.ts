@@ -22,6 +22,7 @@ import { negativeErrnoOf, volumeErrorOf } from './errors.ts';
 import { FileExtents } from './file-extents.ts';
 import { GroupCommit } from './group-commit.ts';
 import { readOnPool, writeOnPool } from './pool-transfer.ts';
+import { ReadGate } from './read-gate.ts';
 
 const MIB = 1024 * 1024;
 const PAGE_MASK = 4095;
@@ -76,6 +77,7 @@ export class SparseFile implements Volume {
   #poolWritesUntil = 0;
   readonly #extents: FileExtents;
   readonly #group = new GroupCommit(() => this.#sync());
+  readonly #reads = new ReadGate();
   readonly #underWay = new Set<Promise<unknown>>();
   readonly #writesUnderWay = new Set<Promise<unknown>>();
   #lastResize: Promise<void> = Promise.resolve();
@@ -120,7 +122,9 @@ export class SparseFile implements Volume {
   async read(offset: number, target: Buffer, start: number, length: number): Promise<void> {
     this.#assertRange(offset, length);
     this.#refuseWhenClosing();
-    const count = await this.#track(readOnPool(this.#fd, offset, target, start, length));
+    const count = await this.#track(
+      this.#reads.run(() => readOnPool(this.#fd, offset, target, start, length)),
+    );
     if (count === length) return;
     const end = offset + count;
     if (end >= this.#sizeBytes)

@@ -1,0 +1,56 @@
+/**
+ * How many reads of one file the thread pool works on at a time: as many as keep the disk busy, and no more. More
+ * threads than that only take the processors away from the event loop, and so from every other client.
+ *
+ * By Little's law that is the rate that the event loop can keep up with, times the time that the disk takes. The
+ * shortest of the latest reads tells it: the others have waited for processors as well.
+ */
+
+/** Reads per millisecond that one event loop hands to the pool and takes back. */
+const READS_PER_MS = 20;
+const AT_ONCE_MIN = 4;
+/** Leaves threads of the pool for writes and flushes. */
+const AT_ONCE_MAX = 24;
+/** Reads that the shortest is found among. */
+const WINDOW = 64;
+
+export class ReadGate {
+  #atOnce = AT_ONCE_MIN;
+  #running = 0;
+  #seen = 0;
+  #shortestMs = Number.POSITIVE_INFINITY;
+  readonly #waiting: (() => void)[] = [];
+
+  /** Runs `read` when its turn has come. */
+  async run<T>(read: () => Promise<T>): Promise<T> {
+    if (this.#running >= this.#atOnce) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    else this.#running += 1;
+    const startedMs = performance.now();
+    try {
+      return await read();
+    } finally {
+      this.#learn(performance.now() - startedMs);
+      this.#handOn();
+    }
+  }
+
+  #handOn(): void {
+    this.#running -= 1;
+    while (this.#running < this.#atOnce) {
+      const next = this.#waiting.shift();
+      if (next === undefined) return;
+      this.#running += 1;
+      next();
+    }
+  }
+
+  #learn(tookMs: number): void {
+    this.#shortestMs = Math.min(this.#shortestMs, tookMs);
+    this.#seen += 1;
+    if (this.#seen < WINDOW) return;
+    const enough = Math.ceil(this.#shortestMs * READS_PER_MS);
+    this.#atOnce = Math.min(AT_ONCE_MAX, Math.max(AT_ONCE_MIN, enough));
+    this.#seen = 0;
+    this.#shortestMs = Number.POSITIVE_INFINITY;
+  }
+}
