@@ -6,7 +6,7 @@
  *  T1 A request is answered exactly once, or the connection is closed.
  *  T2 Memory held for a connection is bounded, however many requests a client sends and however slowly it takes
  *     the replies: at the bounds of Jobs it is not read from any more.
- *  T3 A client gets about TURN_BYTES of work in one turn of the event loop, then the others have theirs.
+ *  T3 A client gets a share of work in one turn of the event loop (TurnLoop), then the others have theirs.
  *  T4 A request that overlaps an effect of a dead connection waits for it (LiveExport).
  */
 
@@ -19,8 +19,7 @@ import { copyRequest, Jobs, type JobsContext } from './jobs.ts';
 import { PayloadReceiver } from './payload-receiver.ts';
 import { BATCH_BYTES, finishRead, runRead } from './read-job.ts';
 import { checkRequest, mustDisconnect, type RequestRules } from './request-check.ts';
-
-const TURN_BYTES = 2 * 1024 * 1024;
+import { SHARE_BYTES } from './turn-loop.ts';
 
 /** Commands that have nothing to do when their length is 0. */
 const NEEDS_LENGTH = new Set<number>([
@@ -42,7 +41,8 @@ export class Transmission implements RequestSink {
   readonly #rules: RequestRules;
   readonly #decoder: RequestDecoder;
   readonly #payloads: PayloadReceiver;
-  #turnBytes = 0;
+  /** Bytes of work that are left of this turn's share. */
+  #shareBytes = SHARE_BYTES;
   #stalled = false;
   #disconnecting = false;
 
@@ -77,9 +77,9 @@ export class Transmission implements RequestSink {
     return this.#decoder.feed(buffer, start, end, this);
   }
 
-  /** A new turn of the event loop: the client may have its share again. */
-  newTurn(): void {
-    this.#turnBytes = 0;
+  /** A new turn of the event loop: the client may have a share again. */
+  newTurn(shareBytes: number): void {
+    this.#shareBytes = shareBytes;
     this.#goOn();
   }
 
@@ -113,13 +113,13 @@ export class Transmission implements RequestSink {
       this.#stalled = true;
       return 0;
     }
-    this.#turnBytes += taken;
+    this.#shareBytes -= taken;
     return taken;
   }
 
   #read(request: Request): void {
     const { length } = request;
-    this.#turnBytes += length;
+    this.#shareBytes -= length;
     let done = 0;
     try {
       done = readHot(this.jobs, request);
@@ -134,7 +134,7 @@ export class Transmission implements RequestSink {
   }
 
   #hasCapacity(): boolean {
-    return this.jobs.hasRoom && this.jobs.mayReplyNow && this.#turnBytes < TURN_BYTES;
+    return this.jobs.hasRoom && this.jobs.mayReplyNow && this.#shareBytes > 0;
   }
 
   #goOn(): void {
