@@ -7,8 +7,8 @@
  *     would have to wait; they may then have done part of the work, and the caller goes on with `read` or `write`
  *     for the whole. They never keep the buffer. Everything else answers with a promise.
  *  2. A failure is a VolumeError: thrown by the two `Now` operations, the rejection of all others.
- *  3. Offsets and lengths are bytes, non-negative safe integers; the caller has checked that they lie inside
- *     `sizeBytes` and keep to `blockSizes.minimum`; the implementation asserts it.
+ *  3. Offsets and lengths are bytes, non-negative safe integers; the implementation asserts it. What is not inside
+ *     `sizeBytes` fails as 'invalid': the caller has checked, but the volume may have become smaller since.
  *  4. A buffer given to `read` or `write` belongs to the Volume until the operation has finished, then to the caller again.
  *  5. Operations on overlapping ranges that run at the same time finish in any order. One that is started after
  *     another has finished sees all its effects.

@@ -115,12 +115,6 @@ export const Errno = {
 } as const;
 export type Errno = (typeof Errno)[keyof typeof Errno];
 
-/** The name of an error value, for messages: 'EIO'; a number outside the list is shown as 'errno 7'. */
-export function errnoName(value: number): string {
-  for (const [name, number] of Object.entries(Errno)) if (number === value) return name;
-  return `errno ${value}`;
-}
-
 /** An option reply with this bit set refuses the option, also when its type is not known. */
 export function isErrorReply(type: number): boolean {
   return type >= ERROR_BIT;

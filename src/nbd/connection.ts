@@ -32,6 +32,8 @@ const FRESH_MS = 1000;
 /** How long the client may take to close its side after we have ended ours. */
 const LINGER_MS = 2000;
 const KEEP_ALIVE_MS = 60_000;
+/** A client that has not chosen an export by then makes room for others. */
+const HANDSHAKE_MS = 60_000;
 
 /** Where a server finds what it offers. `find('')` is the default export. */
 export interface ExportDirectory {
@@ -74,6 +76,7 @@ export class Connection {
   /** Changes by others when the client was last looked at; the first input is always doubtful. */
   #seenChanges = -1;
   #lingerTimer: NodeJS.Timeout | undefined;
+  readonly #handshakeTimer: NodeJS.Timeout;
 
   constructor(accepted: Socket, context: ConnectionContext) {
     this.#context = context;
@@ -82,6 +85,10 @@ export class Connection {
     this.#socket = socket;
     this.#fd = fd;
     this.#outlet = new Outlet(socket, fd, context.pool, () => this.#drained());
+    this.#handshakeTimer = setTimeout(
+      () => this.destroy('the handshake took too long'),
+      HANDSHAKE_MS,
+    ).unref();
     socket.setNoDelay(true);
     socket.setKeepAlive(true, KEEP_ALIVE_MS);
     socket.on('end', () => this.#peerEnded());
@@ -281,10 +288,13 @@ export class Connection {
     const { pool, turns } = this.#context;
     const live = this.#context.live(found);
     live.connections += 1;
+    turns.clients += 1;
     this.#live = live;
     this.#handshake = undefined;
+    clearTimeout(this.#handshakeTimer);
     this.#phase = 'transmission';
     const outlet = this.#outlet;
+    outlet.followStream(); // answers to options may still be there
     this.#transmission = new Transmission({
       session,
       live,
@@ -342,10 +352,14 @@ export class Connection {
 
   #closed(): void {
     clearTimeout(this.#lingerTimer);
+    clearTimeout(this.#handshakeTimer);
     this.#phase = 'closed';
     this.#transmission?.jobs.die();
     this.#outlet.close();
-    if (this.#live !== undefined) this.#live.connections -= 1;
+    if (this.#live !== undefined) {
+      this.#live.connections -= 1;
+      this.#context.turns.clients -= 1;
+    }
     this.#context.closed(this);
   }
 }

@@ -139,11 +139,16 @@ export class Jobs implements EffectOwner {
     else this.#deferred.push(put);
   }
 
-  /** Only `run` writes to the outlet until it has ended (J2). Another that wants the same waits. */
-  async exclusively(run: () => Promise<void>): Promise<void> {
+  /** Waits while another reply must not be cut in two: what would be said now had to be kept. */
+  async turnToSpeak(): Promise<void> {
     while (this.#deferred !== undefined) {
       await new Promise<void>((resolve) => this.#deferred?.push(resolve));
     }
+  }
+
+  /** Only `run` writes to the outlet until it has ended (J2). Another that wants the same waits. */
+  async exclusively(run: () => Promise<void>): Promise<void> {
+    while (this.#deferred !== undefined) await this.turnToSpeak();
     const deferred: (() => void)[] = [];
     this.#deferred = deferred;
     try {

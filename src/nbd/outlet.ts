@@ -9,7 +9,7 @@
  */
 
 import type { Socket } from 'node:net';
-import { EAGAIN, sendNow } from '../base/syscalls.ts';
+import { sendNow } from '../base/syscalls.ts';
 import { HEADROOM, PIECE_BYTES, type Slab, type SlabPool } from './slab-pool.ts';
 
 interface Segment {
@@ -20,6 +20,8 @@ interface Segment {
 
 /** Data up to this size is copied behind other replies; larger data leaves from its own slab. */
 export const COPY_BYTES = 16 * 1024;
+
+const nothing = Buffer.alloc(0);
 
 export class Outlet {
   readonly #socket: Socket;
@@ -91,8 +93,7 @@ export class Outlet {
       const length = segment.end - segment.start;
       const sent = length === 0 ? 0 : sendNow(this.#fd, segment.slab.buffer, segment.start, length);
       if (sent === length) this.#retire(segment);
-      else if (sent >= 0 || sent === -EAGAIN) this.#leaveToStream(segment, Math.max(sent, 0));
-      else this.close(); // the stream reports the same failure to the connection
+      else this.#leaveToStream(segment, Math.max(sent, 0)); // which waits, or tells the connection of a failure
     }
   }
 
@@ -102,10 +103,11 @@ export class Outlet {
     if (!this.#waiting) for (const segment of [...this.#segments]) this.#retire(segment);
   }
 
-  /** Calls back once everything written so far is with the kernel, or the connection is gone. */
-  end(): void {
-    this.flush();
-    this.#socket.end();
+  /** Lets what the stream still has to send go first. */
+  followStream(): void {
+    if (this.#socket.writableLength === 0) return;
+    this.#waiting = true;
+    this.#socket.write(nothing, () => this.#goOn());
   }
 
   #retire(segment: Segment): void {
@@ -121,10 +123,15 @@ export class Outlet {
     if (this.#segments.length === 1) this.#open = false; // the stream reads it: nobody writes behind it
     this.#waiting = true;
     this.#socket.write(segment.slab.buffer.subarray(segment.start, segment.end), () => {
-      this.#waiting = false;
       this.#retire(segment);
-      this.flush();
-      if (!this.#waiting) this.#onDrained();
+      this.#goOn();
     });
+  }
+
+  /** The stream has sent what it had. */
+  #goOn(): void {
+    this.#waiting = false;
+    this.flush();
+    if (!this.#waiting) this.#onDrained();
   }
 }

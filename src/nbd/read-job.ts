@@ -94,6 +94,7 @@ async function readChunked(jobs: Jobs, request: JobRequest): Promise<void> {
       while (position < extentEnd) {
         const at = position;
         const length = Math.min(BATCH_BYTES, extentEnd - at);
+        await jobs.turnToSpeak();
         const batch = await readBatch(jobs, at, length);
         position += length;
         const last = position === end;

@@ -21,6 +21,9 @@ import { BATCH_BYTES, finishRead, runRead } from './read-job.ts';
 import { checkRequest, mustDisconnect, type RequestRules } from './request-check.ts';
 import { SHARE_BYTES } from './turn-loop.ts';
 
+/** What answering any request costs, as bytes of a share. */
+const REQUEST_BYTES = 4096;
+
 /** Commands that have nothing to do when their length is 0. */
 const NEEDS_LENGTH = new Set<number>([
   Command.read,
@@ -97,6 +100,7 @@ export class Transmission implements RequestSink {
       this.#context.destroy(`a payload of ${request.payloadLength} bytes is larger than agreed on`);
       return false;
     }
+    this.#shareBytes -= REQUEST_BYTES;
     const refusal = checkRequest(request, this.#rules, this.#context.live.volume.sizeBytes);
     if (request.payloadLength > 0) this.#payloads.begin(request, refusal);
     else if (refusal !== undefined) this.jobs.putRefusal(request, refusal);
@@ -108,6 +112,10 @@ export class Transmission implements RequestSink {
 
   payload(buffer: Buffer, start: number, length: number, remaining: number): number {
     if (this.jobs.isDead) return 0;
+    if (this.#shareBytes <= 0) {
+      this.#stalled = true;
+      return 0;
+    }
     const taken = this.#payloads.take(buffer, start, length, remaining);
     if (taken === 'stalled') {
       this.#stalled = true;

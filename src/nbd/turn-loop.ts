@@ -10,10 +10,12 @@ import type { Transmission } from './transmission.ts';
 
 /** What a client may have done for it in one turn. */
 export const SHARE_BYTES = 2 * 1024 * 1024;
-/** The same while there is no other client: to stop and go on has its price. */
+/** The same while no other client is connected: to stop and go on has its price. */
 const SHARE_ALONE_BYTES = 8 * 1024 * 1024;
 
 export class TurnLoop {
+  /** Connections in the transmission phase. */
+  clients = 0;
   readonly #busyPollMs: number;
   readonly #outlets = new Set<Outlet>();
   readonly #transmissions = new Set<Transmission>();
@@ -47,9 +49,8 @@ export class TurnLoop {
   readonly #turn = (): void => {
     this.#scheduled = false;
     // newTurn may make a connection go on at once, and so work and reply again: those count for the next turn.
-    const transmissions = this.#take(this.#transmissions);
-    const shareBytes = transmissions.length > 1 ? SHARE_BYTES : SHARE_ALONE_BYTES;
-    for (const transmission of transmissions) transmission.newTurn(shareBytes);
+    const shareBytes = this.clients > 1 ? SHARE_BYTES : SHARE_ALONE_BYTES;
+    for (const transmission of this.#take(this.#transmissions)) transmission.newTurn(shareBytes);
     for (const outlet of this.#take(this.#outlets)) outlet.flush();
     if (performance.now() < this.#pollUntilMs) this.#schedule();
   };

@@ -9,13 +9,21 @@ import { scheduleAsBatch } from '../base/syscalls.ts';
  */
 export async function keepPoolFromInterrupting(): Promise<number> {
   let threads = 0;
-  // Listing a folder is the pool's work: once it is done, all threads of the pool are there.
-  for (const thread of await readdir('/proc/self/task')) {
+  for (const thread of await ownThreads()) {
     if ((await nameOf(thread)) !== 'libuv-worker') continue;
     threads += 1;
     scheduleAsBatch(Number(thread)); // refused where a container forbids it: then they interrupt
   }
   return threads;
+}
+
+/** None where there is no /proc. Listing a folder is the pool's work: once it is done, all threads of the pool are there. */
+async function ownThreads(): Promise<string[]> {
+  try {
+    return await readdir('/proc/self/task');
+  } catch {
+    return [];
+  }
 }
 
 async function nameOf(thread: string): Promise<string | undefined> {

@@ -6,42 +6,31 @@
  * shortest of the latest reads tells it: the others have waited for processors as well.
  */
 
+import { Gate } from './gate.ts';
+
 /** Reads per millisecond that one event loop hands to the pool and takes back. */
 const READS_PER_MS = 20;
 const AT_ONCE_MIN = 4;
-/** Leaves threads of the pool for writes and flushes. */
-const AT_ONCE_MAX = 24;
+/** One file must not take the pool from all others. */
+const AT_ONCE_MAX = 16;
 /** Reads that the shortest is found among. */
 const WINDOW = 64;
 
 export class ReadGate {
-  #atOnce = AT_ONCE_MIN;
-  #running = 0;
+  readonly #gate = new Gate(AT_ONCE_MIN);
   #seen = 0;
   #shortestMs = Number.POSITIVE_INFINITY;
-  readonly #waiting: (() => void)[] = [];
 
   /** Runs `read` when its turn has come. */
-  async run<T>(read: () => Promise<T>): Promise<T> {
-    if (this.#running >= this.#atOnce) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    else this.#running += 1;
-    const startedMs = performance.now();
-    try {
-      return await read();
-    } finally {
-      this.#learn(performance.now() - startedMs);
-      this.#handOn();
-    }
-  }
-
-  #handOn(): void {
-    this.#running -= 1;
-    while (this.#running < this.#atOnce) {
-      const next = this.#waiting.shift();
-      if (next === undefined) return;
-      this.#running += 1;
-      next();
-    }
+  run<T>(read: () => Promise<T>): Promise<T> {
+    return this.#gate.run(async () => {
+      const startedMs = performance.now();
+      try {
+        return await read();
+      } finally {
+        this.#learn(performance.now() - startedMs);
+      }
+    });
   }
 
   #learn(tookMs: number): void {
@@ -49,7 +38,7 @@ export class ReadGate {
     this.#seen += 1;
     if (this.#seen < WINDOW) return;
     const enough = Math.ceil(this.#shortestMs * READS_PER_MS);
-    this.#atOnce = Math.min(AT_ONCE_MAX, Math.max(AT_ONCE_MIN, enough));
+    this.#gate.atOnce = Math.min(AT_ONCE_MAX, Math.max(AT_ONCE_MIN, enough));
     this.#seen = 0;
     this.#shortestMs = Number.POSITIVE_INFINITY;
   }

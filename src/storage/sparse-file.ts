@@ -20,6 +20,7 @@ import { assert, VolumeError } from '../model/errors.ts';
 import type { BlockSizes, Capabilities, Extent, Volume, WriteZeroesOptions } from '../model/volume.ts';
 import { negativeErrnoOf, volumeErrorOf } from './errors.ts';
 import { FileExtents } from './file-extents.ts';
+import { Gate } from './gate.ts';
 import { GroupCommit } from './group-commit.ts';
 import { readOnPool, writeOnPool } from './pool-transfer.ts';
 import { ReadGate } from './read-gate.ts';
@@ -36,6 +37,10 @@ const NOW_LENGTH_MAX = MIB;
 // back, or had to wait for metadata; the ones after it go to the pool for a while.
 const HELD_BACK_MS = 2;
 const POOL_WRITES_MS = 1000;
+/** The kernel makes the writes of a file one after the other anyway. */
+const POOL_WRITES_AT_ONCE = 8;
+/** The disk still holds writers back when a write on the pool, wait for a thread and all, takes this long. */
+const SLOW_WRITE_MS = 20;
 
 const zeroes = Buffer.alloc(MIB); // never written to
 
@@ -59,12 +64,12 @@ export interface SparseFileParts {
 
 export class SparseFile implements Volume {
   readonly blockSizes = blockSizes;
+  readonly capabilities: Capabilities;
   readonly #fd: number;
   readonly #readOnly: boolean;
   readonly #inMemory: boolean;
   readonly #onFailed: ((reason: string) => void) | undefined;
   #sizeBytes: number;
-  #capabilities: Capabilities | undefined;
   #failure: string | undefined;
   #closing: Promise<void> | undefined;
 
@@ -75,9 +80,11 @@ export class SparseFile implements Volume {
   #zeroesRanges = true;
 
   #poolWritesUntil = 0;
+  #changesOnPool = 0;
   readonly #extents: FileExtents;
   readonly #group = new GroupCommit(() => this.#sync());
   readonly #reads = new ReadGate();
+  readonly #poolWrites = new Gate(POOL_WRITES_AT_ONCE);
   readonly #underWay = new Set<Promise<unknown>>();
   readonly #writesUnderWay = new Set<Promise<unknown>>();
   #lastResize: Promise<void> = Promise.resolve();
@@ -89,6 +96,7 @@ export class SparseFile implements Volume {
     this.#inMemory = parts.inMemory;
     this.#onFailed = parts.onFailed;
     this.#extents = new FileExtents(parts.fd, (offset) => this.#isCached(offset));
+    this.capabilities = this.#findCapabilities();
   }
 
   get sizeBytes(): number {
@@ -104,13 +112,8 @@ export class SparseFile implements Volume {
     return this.#failure;
   }
 
-  get capabilities(): Capabilities {
-    this.#capabilities ??= this.#findCapabilities();
-    return this.#capabilities;
-  }
-
   readNow(offset: number, target: Buffer, start: number, length: number): boolean {
-    this.#assertRange(offset, length);
+    this.#checkRange(offset, length);
     this.#refuseWhenClosing();
     if (!this.#readsNow || length > NOW_LENGTH_MAX) return false;
     const flags = this.#inMemory ? 0 : sys.RWF_NOWAIT;
@@ -120,7 +123,7 @@ export class SparseFile implements Volume {
   }
 
   async read(offset: number, target: Buffer, start: number, length: number): Promise<void> {
-    this.#assertRange(offset, length);
+    this.#checkRange(offset, length);
     this.#refuseWhenClosing();
     const count = await this.#track(
       this.#reads.run(() => readOnPool(this.#fd, offset, target, start, length)),
@@ -134,10 +137,11 @@ export class SparseFile implements Volume {
   }
 
   writeNow(offset: number, source: Buffer, start: number, length: number): boolean {
-    this.#assertRange(offset, length);
+    this.#checkRange(offset, length);
     this.#refuseWhenUnwritable();
     if (length > NOW_LENGTH_MAX) return false;
-    if (this.#inMemory) return sys.writeAt(this.#fd, offset, source, start, length, 0) === length;
+    if (this.#inMemory)
+      return !this.#isLocked() && sys.writeAt(this.#fd, offset, source, start, length, 0) === length;
     const before = performance.now();
     if (before < this.#poolWritesUntil) return false;
     if (this.#nowaitWrites) {
@@ -145,6 +149,7 @@ export class SparseFile implements Volume {
       if (count !== -sys.EOPNOTSUPP) return count === length;
       this.#nowaitWrites = false;
     }
+    if (this.#isLocked()) return false;
     // A page that is overwritten in part has to be in memory, or it would be read first.
     if ((offset & PAGE_MASK) !== 0 && !this.#isCached(offset)) return false;
     if (((offset + length) & PAGE_MASK) !== 0 && !this.#isCached(offset + length - 1)) return false;
@@ -155,7 +160,7 @@ export class SparseFile implements Volume {
   }
 
   async write(offset: number, source: Buffer, start: number, length: number, fua: boolean): Promise<void> {
-    this.#assertRange(offset, length);
+    this.#checkRange(offset, length);
     this.#refuseWhenUnwritable();
     await this.#track(this.#writeAndSync(offset, source, start, length, fua));
   }
@@ -168,19 +173,19 @@ export class SparseFile implements Volume {
   }
 
   async trim(offset: number, length: number, fua: boolean): Promise<void> {
-    this.#assertRange(offset, length);
+    this.#checkRange(offset, length);
     this.#refuseWhenUnwritable();
     await this.#track(this.#trimAndSync(offset, length, fua));
   }
 
   async writeZeroes(offset: number, length: number, options: WriteZeroesOptions): Promise<void> {
-    this.#assertRange(offset, length);
+    this.#checkRange(offset, length);
     this.#refuseWhenUnwritable();
     await this.#track(this.#zeroAndSync(offset, length, options));
   }
 
   async cache(offset: number, length: number): Promise<void> {
-    this.#assertRange(offset, length);
+    this.#checkRange(offset, length);
     this.#refuseWhenClosing();
     if (length === 0) return; // to the kernel, 0 means "to the end of the file"
     const result = await this.#track(sys.willNeedAsync(this.#fd, offset, length));
@@ -188,7 +193,7 @@ export class SparseFile implements Volume {
   }
 
   async blockStatus(offset: number, length: number, extentsMax: number): Promise<Extent[]> {
-    this.#assertRange(offset, length);
+    this.#checkRange(offset, length);
     assert(length > 0 && extentsMax > 0, 'block status of nothing');
     this.#refuseWhenClosing();
     return this.#track(this.#findExtents(offset, length, extentsMax));
@@ -235,12 +240,15 @@ export class SparseFile implements Volume {
 
   /** In #writesUnderWay while it lasts: a file being made smaller has to wait, or the write would make it longer. */
   async #writeSlowly(offset: number, source: Buffer, start: number, length: number): Promise<void> {
-    const writing = writeOnPool(this.#fd, offset, source, start, length);
+    const writing = this.#poolWrites.run(() => writeOnPool(this.#fd, offset, source, start, length));
     this.#writesUnderWay.add(writing);
+    const startedMs = performance.now();
     try {
       await writing;
     } finally {
       this.#writesUnderWay.delete(writing);
+      const nowMs = performance.now();
+      if (nowMs - startedMs > SLOW_WRITE_MS) this.#poolWritesUntil = nowMs + POOL_WRITES_MS;
     }
   }
 
@@ -278,6 +286,7 @@ export class SparseFile implements Volume {
     // All the space first: a full disk is then found before anything has been changed.
     await this.#allocate(sys.FALLOC_FL_KEEP_SIZE, offset, length, 'allocate');
     for (let done = 0; done < length; done += zeroes.length) {
+      this.#checkRange(offset, length); // it may have become smaller meanwhile
       await this.#writeSlowly(offset + done, zeroes, 0, Math.min(zeroes.length, length - done));
     }
   }
@@ -287,8 +296,13 @@ export class SparseFile implements Volume {
     if (length === 0) return true; // to the kernel an error
     this.#extents.forget(offset, offset + length);
     let result: number;
-    do result = await sys.allocateAsync(this.#fd, mode, offset, length);
-    while (result === -sys.EINTR);
+    this.#changesOnPool += 1;
+    try {
+      do result = await sys.allocateAsync(this.#fd, mode, offset, length);
+      while (result === -sys.EINTR);
+    } finally {
+      this.#changesOnPool -= 1;
+    }
     this.#extents.forget(offset, offset + length);
     if (result < 0 && result !== -sys.EOPNOTSUPP) throw volumeErrorOf(result, attempt, offset);
     return result === 0;
@@ -301,6 +315,7 @@ export class SparseFile implements Volume {
       this.#sizeBytes = sizeBytes; // no new write beyond it from here on
       await Promise.allSettled(this.#writesUnderWay);
     }
+    this.#changesOnPool += 1;
     try {
       await ftruncateOnPool(this.#fd, sizeBytes);
     } catch (error) {
@@ -308,6 +323,8 @@ export class SparseFile implements Volume {
       const cause = volumeErrorOf(negativeErrnoOf(error as NodeJS.ErrnoException), 'resize');
       if (sizeBytes <= before || cause.code !== 'no-space') throw cause;
       throw new VolumeError('too-big', `no file can have ${sizeBytes} bytes here`, { cause });
+    } finally {
+      this.#changesOnPool -= 1;
     }
     this.#sizeBytes = sizeBytes;
     this.#extents.forget(Math.min(before, sizeBytes), Number.MAX_SAFE_INTEGER);
@@ -324,11 +341,11 @@ export class SparseFile implements Volume {
       this.#fail(`fdatasync failed: ${(cause as Error).message}`);
       throw new VolumeError('failed', 'written data may be lost: fdatasync failed', { cause });
     }
-    const { size } = fstatSync(this.#fd); // of an open file: no disk access
-    if (size < this.#sizeBytes) {
-      this.#failCutShort(size);
-      this.#refuseWhenFailed();
-    }
+    const { size, nlink } = fstatSync(this.#fd); // of an open file: no disk access
+    if (nlink === 0)
+      this.#fail('the file has been removed: what is written to it is lost when the server ends');
+    if (size < this.#sizeBytes) this.#failCutShort(size);
+    this.#refuseWhenFailed();
   }
 
   async #findExtents(offset: number, length: number, extentsMax: number): Promise<Extent[]> {
@@ -357,6 +374,11 @@ export class SparseFile implements Volume {
   }
 
   // ── small things ─────────────────────────────────────────────────────────────────────────────────────────
+
+  /** A call on the pool may hold the kernel's lock of the file, which a write would wait for. */
+  #isLocked(): boolean {
+    return this.#changesOnPool > 0 || this.#writesUnderWay.size > 0;
+  }
 
   #isCached(offset: number): boolean {
     if (this.#inMemory) return true;
@@ -392,9 +414,10 @@ export class SparseFile implements Volume {
     }
   }
 
-  #assertRange(offset: number, length: number): void {
-    if (offset >= 0 && length >= 0 && offset + length <= this.#sizeBytes) return;
-    assert(false, `[${offset}, ${offset} + ${length}) is not inside the volume's ${this.#sizeBytes} bytes`);
+  #checkRange(offset: number, length: number): void {
+    assert(offset >= 0 && length >= 0, `[${offset}, ${offset} + ${length}) is no range`);
+    if (offset + length <= this.#sizeBytes) return;
+    throw new VolumeError('invalid', `the volume ends at ${this.#sizeBytes}`, { offset: this.#sizeBytes });
   }
 
   #refuseWhenClosing(): void {

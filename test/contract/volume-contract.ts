@@ -201,19 +201,23 @@ function ruleOfReadOnly(make: Make): void {
 }
 
 function rulesOfErrors(make: Make): void {
-  test('3: what lies outside the volume is our own mistake, not a VolumeError', async () => {
+  test('3: what lies outside the volume is invalid, and what is no range our own mistake', async () => {
     const volume = await make();
     const buffer = Buffer.alloc(8192);
-    for (const [offset, length] of [
-      [SIZE, 1],
-      [SIZE - 1, 2],
-      [-1, 1],
-      [2 ** 52, 1],
+    for (const [offset, length, failure] of [
+      [SIZE, 1, { code: 'invalid' }],
+      [SIZE - 1, 2, { code: 'invalid' }],
+      [2 ** 52, 1, { code: 'invalid' }],
+      [-1, 1, { message: expect.stringContaining('assertion failed') }],
     ] as const) {
-      await expect(volume.read(offset, buffer, 0, length)).rejects.toThrow('assertion failed');
+      await expect(volume.read(offset, buffer, 0, length)).rejects.toMatchObject(failure);
+      await expect(volume.blockStatus(offset, length, 1)).rejects.toMatchObject(failure);
       if (volume.capabilities.write) {
-        await expect(volume.write(offset, buffer, 0, length, false)).rejects.toThrow('assertion failed');
-        await expect(volume.trim(offset, length, false)).rejects.toThrow('assertion failed');
+        await expect(volume.write(offset, buffer, 0, length, false)).rejects.toMatchObject(failure);
+        await expect(volume.trim(offset, length, false)).rejects.toMatchObject(failure);
+        await expect(
+          volume.writeZeroes(offset, length, { fua: false, noHole: true, fast: false }),
+        ).rejects.toMatchObject(failure);
       }
     }
   });

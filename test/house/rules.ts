@@ -78,6 +78,7 @@ const USERS_OF: Record<string, readonly string[]> = {
     'src/cli/export-files.ts', //    looks into folders
     'src/cli/output.ts', //          writes to stdout and stderr
     'src/runtime/unix-socket.ts', // takes dead sockets away
+    'src/runtime/pool-threads.ts', // finds them under /proc
   ],
 };
 

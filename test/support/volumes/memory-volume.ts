@@ -127,6 +127,7 @@ export class MemoryVolume implements Volume {
 
   #check(offset: number, length: number): void {
     if (this.#closed) throw new VolumeError('shutdown', 'the volume is being closed');
-    assert(offset >= 0 && length >= 0 && offset + length <= this.sizeBytes, 'outside the volume');
+    assert(offset >= 0 && length >= 0, 'no range');
+    if (offset + length > this.sizeBytes) throw new VolumeError('invalid', 'outside the volume');
   }
 }

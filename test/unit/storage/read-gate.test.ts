@@ -19,7 +19,7 @@ async function most(gate: ReadGate, count: number, ms: number): Promise<number> 
 test('a few at a time until the disk is known, as many as it takes when it is slow, few again when it is not', async () => {
   const gate = new ReadGate();
   expect(await most(gate, 64, 20)).toBe(4);
-  expect(await most(gate, 64, 20)).toBe(24);
+  expect(await most(gate, 64, 20)).toBe(16);
   await Promise.all(Array.from({ length: 128 }, () => gate.run(() => Promise.resolve())));
   expect(await most(gate, 10, 20)).toBe(4);
 });

@@ -1,6 +1,6 @@
 /** What a SparseFile does beyond the contract: memory and pool, holes, a file that changes under it. */
 
-import { statSync, truncateSync, writeFileSync } from 'node:fs';
+import { rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { VolumeError } from '../../../src/model/errors.ts';
@@ -278,4 +278,28 @@ test('a read-only volume refuses to change', async () => {
   expect(await outcome(volume.trim(0, 512, false))).toBe('read-only');
   expect(await outcome(volume.resize(0))).toBe('read-only');
   expect(await outcome(volume.flush())).toBe('done');
+});
+
+describe.each([
+  ['on a disk', diskFolder],
+  ['in memory', memoryFolder],
+] as const)('%s', (_, folder) => {
+  test('while the kernel holds the lock of the file for a trim, no write is done on the event loop', async () => {
+    const { volume } = await make(folder(), Buffer.alloc(2 * MIB, 1));
+    const source = Buffer.alloc(4096, 2);
+    const trimming = volume.trim(MIB, MIB, false);
+    expect(volume.writeNow(0, source, 0, 4096)).toBe(false);
+    await volume.write(0, source, 0, 4096, false);
+    await trimming;
+    expect(volume.writeNow(4096, source, 0, 4096)).toBe(true);
+    expect((await bytesAt(volume, 0, 8192)).equals(Buffer.alloc(8192, 2))).toBe(true);
+  });
+
+  test('S5: a flush of a file that has been removed fails, and says why', async () => {
+    const { volume, path } = await make(folder(), Buffer.alloc(MIB, 1));
+    await volume.flush();
+    rmSync(path);
+    expect(await outcome(volume.flush())).toBe('failed');
+    expect(volume.failure).toContain('removed');
+  });
 });
