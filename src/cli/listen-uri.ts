@@ -37,6 +37,9 @@ export function parseListenUri(uri: string): ListenAddress {
   }
 }
 
+/** The longest path of a unix socket: sun_path less the zero byte behind it. */
+const PATH_BYTES_MAX = 107;
+
 export function formatListenUri(address: ListenAddress): string {
   if ('path' in address) {
     return `nbd+unix:///?socket=${encodeURIComponent(address.path).replaceAll('%2F', '/')}`;
@@ -82,8 +85,21 @@ function parseSocketPath(uri: string, query: string): string {
   if (parameters.length !== 1 || path === '') {
     throw badUri(uri, 'needs exactly one parameter: write nbd+unix:///?socket=PATH');
   }
+  const decoded = resolve(decodeSocketPath(uri, path));
+  if (decoded.includes('\0')) throw badUri(uri, 'has a zero byte in its path');
+  const bytes = Buffer.byteLength(decoded);
+  if (bytes > PATH_BYTES_MAX) {
+    throw badUri(
+      uri,
+      `has a path of ${bytes} bytes, and ${PATH_BYTES_MAX} is the most: choose a shorter one`,
+    );
+  }
+  return decoded;
+}
+
+function decodeSocketPath(uri: string, path: string): string {
   try {
-    return resolve(decodeURIComponent(path));
+    return decodeURIComponent(path);
   } catch (error) {
     throw new UsageError('bad-uri', `"${uri}" has a % that is not followed by two hexadecimal digits`, {
       cause: error,

@@ -12,13 +12,16 @@ import packageJson from '../../package.json' with { type: 'json' };
 import { VolaryError } from '../model/errors.ts';
 import { ExitStatus, Output } from './output.ts';
 import { describeServe, parseServe, serve } from './serve.ts';
+import { refuseFlagValues } from './values.ts';
 
 const WIDTH_MAX = 110;
 
 async function main(words: readonly string[]): Promise<number> {
-  const output = new Output(words.includes('--json'));
+  const options = words.includes('--') ? words.slice(0, words.indexOf('--')) : words;
+  const output = new Output(options.includes('--json') || options.includes('--json=true'));
   let verb: (() => Promise<void>) | undefined;
   try {
+    refuseFlagValues(options, ['json', 'read-only']);
     await yargs([...words])
       .scriptName('volary')
       .locale('en')

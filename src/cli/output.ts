@@ -4,7 +4,7 @@
  */
 
 import { writeSync } from 'node:fs';
-import { ignoreBrokenPipe } from '../runtime/broken-pipe.ts';
+import { UsageError } from '../model/errors.ts';
 
 export const ExitStatus = { ok: 0, failure: 1, wrongUsage: 2 } as const;
 
@@ -20,8 +20,11 @@ export class Output {
     this.#json = json;
   }
 
+  /** @throws UsageError when it cannot be written; that nobody reads it (`volary … | head`) is no failure. */
   result(document: object, sentence: string): void {
-    write(1, this.#json ? JSON.stringify(document) : sentence);
+    const failure = write(1, this.#json ? JSON.stringify(document) : sentence);
+    if (failure === undefined || failure.code === 'EPIPE') return;
+    throw new UsageError('io', `standard output cannot be written: ${failure.message}`);
   }
 
   failure({ code, message }: Failure): void {
@@ -31,10 +34,11 @@ export class Output {
   }
 }
 
-function write(fd: number, line: string): void {
+function write(fd: number, line: string): NodeJS.ErrnoException | undefined {
   try {
     writeSync(fd, `${line}\n`);
+    return undefined;
   } catch (error) {
-    ignoreBrokenPipe(error as NodeJS.ErrnoException);
+    return error as NodeJS.ErrnoException;
   }
 }

@@ -17,6 +17,17 @@ export function parseSingle<T>(
   return parse(given);
 }
 
+/** yargs takes every value of a flag but `true` for false: `--read-only=yes` must not serve for writing. */
+export function refuseFlagValues(words: readonly string[], flags: readonly string[]): void {
+  for (const word of words) {
+    const [name = '', value] = word.split(/=(.*)/s);
+    if (value === undefined || value === 'true' || value === 'false') continue;
+    if (flags.some((flag) => name === `--${flag}`)) {
+      throw new UsageError('bad-argument', `${name} is "${value}": give ${name} alone, or ${name}=false`);
+    }
+  }
+}
+
 export function parseBusyPoll(text: string): number {
   const busyPollUs = /^\d+$/.test(text) ? Number(text) : Number.NaN;
   if (!(busyPollUs <= BUSY_POLL_US_MAX)) {

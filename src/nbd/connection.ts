@@ -300,6 +300,7 @@ export class Connection {
       live,
       outlet,
       pool,
+      outletBytesMax: () => turns.outletBytesMax,
       replied: () => turns.replied(outlet),
       resumable: () => this.#resumeStash(),
       idle: () => this.#closeWhenIdle(),

@@ -18,8 +18,9 @@ const TAIL_BYTES = 24 * 1024;
  * costs more than to stay in the processor's cache would save. But when the end of a reply is held back until the next
  * one is there, the client is woken half as often: 1 MiB reads are 1.4 times as fast.
  */
-function stretchOf(left: number): number {
-  return left < SEND_BYTES ? left : Math.min(left - TAIL_BYTES, SLAB_BYTES_MAX);
+function stretchOf(jobs: Jobs, left: number): number {
+  if (left < SEND_BYTES) return left;
+  return Math.min(left - TAIL_BYTES, SLAB_BYTES_MAX, jobs.context.outletBytesMax());
 }
 
 /**
@@ -32,7 +33,7 @@ export function readHot(jobs: Jobs, request: Request): number {
   const { encoder } = jobs;
   const { outlet, live } = jobs.context;
   if (!jobs.misses.mayHit()) return 0;
-  const first = stretchOf(length);
+  const first = stretchOf(jobs, length);
   const segment = outlet.reserve(encoder.dataHeaderBytes + first);
   const { buffer } = segment.slab;
   const at = segment.end + encoder.dataHeaderBytes;
@@ -48,7 +49,7 @@ export function readHot(jobs: Jobs, request: Request): number {
   if (outlet.pendingBytes >= SEND_BYTES) outlet.flush();
   let done = first;
   while (done < length) {
-    const stretch = stretchOf(length - done);
+    const stretch = stretchOf(jobs, length - done);
     if (!jobs.mayReplyNow || !putStretch(jobs, offset + done, stretch)) return done;
     if (outlet.pendingBytes >= SEND_BYTES) outlet.flush();
     done += stretch;

@@ -22,14 +22,14 @@ import type { SlabPool } from './slab-pool.ts';
 /** Jobs of one connection at the same time, and the memory that they may hold together. */
 const JOBS_MAX = 256;
 const JOB_BYTES_MAX = 4 * 1024 * 1024;
-/** Replies that the client has not taken yet: beyond this no new ones are made. */
-const OUTLET_BYTES_MAX = 2 * 1024 * 1024;
 
 export interface JobsContext {
   readonly session: NegotiatedSession;
   readonly live: LiveExport;
   readonly outlet: Outlet;
   readonly pool: SlabPool;
+  /** Replies that the client has not taken yet: beyond this no new ones are made. */
+  outletBytesMax(): number;
   /** A reply was written outside of a receive: send it when this turn of the event loop ends. */
   replied(): void;
   /** Something was given back that a stalled connection may wait for. */
@@ -75,7 +75,7 @@ export class Jobs implements EffectOwner {
   }
 
   get isDead(): boolean {
-    return this.#dead;
+    return this.#dead || this.context.outlet.isClosed;
   }
 
   /** There is room for another job. */
@@ -85,7 +85,7 @@ export class Jobs implements EffectOwner {
 
   /** A request may be answered at once: nobody else holds the outlet, and the client takes what it is sent. */
   get mayReplyNow(): boolean {
-    return this.#deferred === undefined && this.context.outlet.pendingBytes < OUTLET_BYTES_MAX;
+    return this.#deferred === undefined && this.context.outlet.pendingBytes < this.context.outletBytesMax();
   }
 
   /**
@@ -164,7 +164,7 @@ export class Jobs implements EffectOwner {
   async outletRoom(): Promise<void> {
     const { outlet } = this.context;
     outlet.flush();
-    while (outlet.pendingBytes >= OUTLET_BYTES_MAX && !this.#dead) {
+    while (outlet.pendingBytes >= this.context.outletBytesMax() && !this.isDead) {
       await new Promise<void>((resolve) => this.#roomWaiters.push(resolve));
     }
   }

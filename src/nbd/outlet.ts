@@ -48,6 +48,11 @@ export class Outlet {
     return this.#pendingBytes;
   }
 
+  /** The socket is gone, although the connection may not have been told yet. */
+  get isClosed(): boolean {
+    return this.#closed;
+  }
+
   /**
    * Room for `bytes` (at most HEADROOM + SLAB_BYTES_MAX) in one piece. Write at `segment.end` of `segment.slab.buffer`, then
    * `commit` the new end. Nothing may be reserved or appended in between.
@@ -87,6 +92,7 @@ export class Outlet {
       const segment = this.#segments[0] as Segment;
       // A destroyed socket's descriptor is closed already, and its number may be another connection's.
       if (this.#closed || this.#socket.destroyed) {
+        this.#closed = true;
         this.#retire(segment);
         continue;
       }
@@ -122,7 +128,8 @@ export class Outlet {
     this.#pendingBytes -= sent;
     if (this.#segments.length === 1) this.#open = false; // the stream reads it: nobody writes behind it
     this.#waiting = true;
-    this.#socket.write(segment.slab.buffer.subarray(segment.start, segment.end), () => {
+    this.#socket.write(segment.slab.buffer.subarray(segment.start, segment.end), (error) => {
+      if (error) this.#closed = true;
       this.#retire(segment);
       this.#goOn();
     });

@@ -24,6 +24,10 @@ interface Batch {
   readonly lengths: readonly number[];
 }
 
+function batchBytes(jobs: Jobs): number {
+  return Math.min(BATCH_BYTES, jobs.context.outletBytesMax());
+}
+
 /** Reads `length` (at most BATCH_BYTES) bytes; what is not there at once is read in parallel. */
 async function readBatch(jobs: Jobs, offset: number, length: number): Promise<Batch> {
   const { pool, live } = jobs.context;
@@ -93,7 +97,7 @@ async function readChunked(jobs: Jobs, request: JobRequest): Promise<void> {
       }
       while (position < extentEnd) {
         const at = position;
-        const length = Math.min(BATCH_BYTES, extentEnd - at);
+        const length = Math.min(batchBytes(jobs), extentEnd - at);
         await jobs.turnToSpeak();
         const batch = await readBatch(jobs, at, length);
         position += length;
@@ -102,6 +106,7 @@ async function readChunked(jobs: Jobs, request: JobRequest): Promise<void> {
           jobs.encoder.dataHeader(buffer, where, request, at, length, last);
         jobs.reply(() => putBatch(jobs, batch, put));
         if (!last) await jobs.outletRoom();
+        if (jobs.isDead) return;
       }
       if (jobs.isDead) return;
     }
@@ -116,7 +121,7 @@ function putHole(jobs: Jobs, request: JobRequest, at: number, length: number, la
 }
 
 async function readWhole(jobs: Jobs, request: JobRequest): Promise<void> {
-  const first = Math.min(BATCH_BYTES, request.length);
+  const first = Math.min(batchBytes(jobs), request.length);
   const batch = await readBatch(jobs, request.offset, first);
   const header = (last: boolean) => (buffer: Buffer, where: number) =>
     jobs.encoder.dataHeader(buffer, where, request, request.offset, request.length, last);
@@ -150,7 +155,7 @@ async function readRest(jobs: Jobs, request: JobRequest, done: number): Promise<
   while (position < request.length) {
     await jobs.outletRoom();
     if (jobs.isDead) return { errno: Errno.ESHUTDOWN, text: 'connection lost' };
-    const length = Math.min(BATCH_BYTES, request.length - position);
+    const length = Math.min(batchBytes(jobs), request.length - position);
     if (refusal === undefined) {
       try {
         putBatch(jobs, await readBatch(jobs, request.offset + position, length), undefined);

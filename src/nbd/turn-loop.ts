@@ -13,6 +13,11 @@ export const SHARE_BYTES = 2 * 1024 * 1024;
 /** The same while no other client is connected: to stop and go on has its price. */
 const SHARE_ALONE_BYTES = 8 * 1024 * 1024;
 
+/** Replies that clients have not taken: for one of them, and for all together while they are many. */
+const OUTLET_BYTES_MAX = 2 * 1024 * 1024;
+const ALL_OUTLETS_BYTES = 256 * 1024 * 1024;
+const OUTLET_BYTES_MIN = 256 * 1024;
+
 export class TurnLoop {
   /** Connections in the transmission phase. */
   clients = 0;
@@ -25,6 +30,12 @@ export class TurnLoop {
   /** `busyPollUs`: microseconds that the loop stays awake after a request; 0 lets it sleep at once. */
   constructor(busyPollUs: number) {
     this.#busyPollMs = busyPollUs / 1000;
+  }
+
+  /** What one client may leave untaken now. */
+  get outletBytesMax(): number {
+    const share = ALL_OUTLETS_BYTES / this.clients;
+    return Math.floor(Math.max(OUTLET_BYTES_MIN, Math.min(OUTLET_BYTES_MAX, share)));
   }
 
   /** A request has come in at `nowMs`, and `transmission` has worked on it. */

@@ -5,9 +5,11 @@
 
 import { destination, type LevelWithSilent, type Logger, pino, stdTimeFunctions } from 'pino';
 import { UsageError } from '../model/errors.ts';
-import { ignoreBrokenPipe } from './broken-pipe.ts';
 
 const LEVELS: readonly LevelWithSilent[] = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'];
+
+/** A disk that is full of logs, or nobody who reads them, is no reason to let go of clients. */
+function loseTheLine(): void {}
 
 export function createLogger(environment: NodeJS.ProcessEnv): Logger {
   const asked = environment.VOLARY_LOG_LEVEL ?? 'info';
@@ -16,7 +18,7 @@ export function createLogger(environment: NodeJS.ProcessEnv): Logger {
     throw new UsageError('bad-argument', `VOLARY_LOG_LEVEL is "${asked}": give one of ${LEVELS.join(', ')}`);
   }
   const stderr = destination({ fd: 2, sync: true });
-  stderr.on('error', ignoreBrokenPipe);
+  stderr.on('error', loseTheLine);
   return pino(
     {
       level,

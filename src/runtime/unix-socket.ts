@@ -8,16 +8,8 @@ import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { UsageError } from '../model/errors.ts';
 
-/** sun_path less the zero byte behind it. */
-const PATH_BYTES_MAX = 107;
-
 /** Makes sure that `path` can be listened on, as far as can be seen before trying. */
 export async function makeRoomForSocket(path: string): Promise<void> {
-  const bytes = Buffer.byteLength(path);
-  if (bytes > PATH_BYTES_MAX) {
-    const text = `the socket path ${path} has ${bytes} bytes, and ${PATH_BYTES_MAX} is the most: choose a shorter one`;
-    throw new UsageError('bad-uri', text);
-  }
   let stats: ReturnType<typeof lstatSync>;
   try {
     stats = lstatSync(path, { throwIfNoEntry: false });

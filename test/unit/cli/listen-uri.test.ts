@@ -43,6 +43,8 @@ test.each([
   ['an empty socket', 'nbd+unix:///?socket=', /exactly one parameter/],
   ['another parameter', 'nbd+unix:///?socket=/x&tls=1', /exactly one parameter/],
   ['a host beside the socket', 'nbd+unix://host/?socket=/x', /names a host/],
+  ['a zero byte', 'nbd+unix:///?socket=%00abc', /zero byte/],
+  ['a path that the kernel would cut short', `nbd+unix:///?socket=/${'s'.repeat(107)}`, /107 is the most/],
   ['a broken escape', 'nbd+unix:///?socket=/x%zz', /hexadecimal/],
 ])('%s is refused', (_, uri, sentence) => {
   const refusal = expect.objectContaining({ code: 'bad-uri', message: expect.stringMatching(sentence) });
