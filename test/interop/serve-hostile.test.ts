@@ -2,7 +2,7 @@
 
 import { readFileSync, truncateSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { Command } from '../../src/nbd-server-protocol/constants.ts';
+import { Command, Option, OptionReply } from '../../src/nbd-server-protocol/constants.ts';
 import { addressOf } from '../support/client.ts';
 import { Session } from '../support/nbd-session.ts';
 import {
@@ -16,6 +16,15 @@ import {
 } from '../support/serve-cases.ts';
 import { volaryCommand } from '../support/server.ts';
 import { eventually, run } from '../support/tools.ts';
+import {
+  infoData,
+  optionRequest,
+  readGreeting,
+  readOptionReply,
+  requestMessage,
+  u32,
+  Wire,
+} from '../support/wire.ts';
 
 const MIB = 1024 * 1024;
 const folder = imageFolder();
@@ -84,4 +93,33 @@ test('N5: nothing more is read for clients that have gone', async () => {
   expect(readBytes() - before).toBeLessThan(20 * 2 * MIB);
   expect((await writer.read(0, 512)).error).toBe(0);
   writer.wire.destroy();
+});
+
+test('the first reply does not overtake what the client has not read of the handshake', async () => {
+  const listen = ['--listen', `nbd+unix:///?socket=${folder().file('s')}`];
+  const server = await start([folder().file('good.img'), ...listen]);
+  const wire = await Wire.connect({ path: folder().file('s') });
+  await readGreeting(wire);
+  wire.pause();
+  await wire.sendAll(u32(3));
+  // The socket takes some of the answers, the server keeps the others.
+  for (let sent = 0; sent < 1800; sent += 1) {
+    await wire.sendAll(optionRequest(0x5afe));
+    await new Promise((wake) => setImmediate(wake));
+  }
+  await new Promise((wake) => setTimeout(wake, 300));
+  // While it stands still, the client makes room in the socket, and goes on.
+  server.process.kill('SIGSTOP');
+  wire.resume();
+  await new Promise((wake) => setTimeout(wake, 300));
+  wire.send(
+    optionRequest(Option.go, infoData('')),
+    requestMessage('simple', { type: Command.read, offset: 0, length: 512, cookie: 7n }),
+  );
+  await new Promise((wake) => setTimeout(wake, 100));
+  server.process.kill('SIGCONT');
+  let reply = await readOptionReply(wire);
+  while (reply.option !== Option.go || reply.type !== OptionReply.ack) reply = await readOptionReply(wire);
+  expect((await wire.read(4)).readUInt32BE()).toBe(0x6744_6698); // a simple reply
+  wire.destroy();
 });
