@@ -193,7 +193,7 @@ describe('the Node that it runs on', () => {
 
   test('the thread pool is large, unless somebody says otherwise', async () => {
     for (const [given, expected] of [
-      [undefined, '32'],
+      [undefined, '64'],
       ['7', '7'],
     ] as const) {
       const server = await start([folder().file('good.img'), ...anyPort], {
