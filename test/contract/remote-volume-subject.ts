@@ -25,7 +25,7 @@ export async function remoteVolumeOf(
     volume,
     dispose: async () => {
       await volume.close();
-      await outcomeOf(server[Symbol.asyncDispose]()); // a failed volume cannot be flushed at the end
+      await outcomeOf(server.server.stop()); // a failed volume cannot be flushed at the end
       await inner.close();
     },
   };
