@@ -10,8 +10,17 @@ import type { ClientSession } from '../nbd-server-protocol/session.ts';
 /** Payloads up to this are taken whatever the server takes: larger ones than its own are split. */
 export const PAYLOAD_BYTES_MAX = 32 * 1024 * 1024;
 
-const { readOnly, sendFlush, sendTrim, sendWriteZeroes, sendFastZero, sendCache, sendResize, sendFua } =
-  TransmissionFlag;
+const {
+  readOnly,
+  sendFlush,
+  sendTrim,
+  sendWriteZeroes,
+  sendFastZero,
+  sendCache,
+  sendResize,
+  sendFua,
+  canMultiConn,
+} = TransmissionFlag;
 
 export function capabilitiesOf({ transmissionFlags: flags, contexts }: ClientSession): Capabilities {
   const write = (flags & readOnly) === 0;
@@ -38,9 +47,9 @@ export function shortfallOf(first: ClientSession, now: ClientSession): string | 
   for (const name of Object.keys(had) as (keyof Capabilities)[]) {
     if (had[name] && !has[name]) return `the export has come back without "${name}"`;
   }
-  if ((first.transmissionFlags & sendFua & ~now.transmissionFlags) !== 0) {
-    return 'the export has come back without FUA';
-  }
+  const lost = first.transmissionFlags & ~now.transmissionFlags;
+  if ((lost & sendFua) !== 0) return 'the export has come back without FUA';
+  if ((lost & canMultiConn) !== 0) return 'the export has come back without CAN_MULTI_CONN';
   if (now.blockSizes.minimum > first.blockSizes.minimum) {
     return `the export has come back with blocks of ${now.blockSizes.minimum} bytes`;
   }

@@ -144,6 +144,7 @@ export class LinkPool implements LinkOwner {
       clearTimeout(slot.retryTimer);
       slot.giveUp?.();
       if (slot.link !== undefined) leaving.push(slot.link.leave());
+      slot.link = undefined;
     }
     await Promise.all(leaving);
   }
