@@ -71,6 +71,13 @@ describe('how many connections', () => {
   });
 });
 
+test('what is asked for together goes over one connection, as long as it is little', async () => {
+  await using lab = await pair({ transmissionFlags: MULTI });
+  const read = () => lab.volume.read(0, Buffer.alloc(512), 0, 512);
+  await Promise.all(Array.from({ length: 16 }, read));
+  expect(new Set(lab.server.seen.map(({ connection }) => connection)).size).toBe(1);
+});
+
 describe('R2: requests outlive their connection', () => {
   test('a write in flight goes to another connection that lives', async () => {
     let dropped = false;
@@ -159,6 +166,26 @@ describe('R2: requests outlive their connection', () => {
     await lab.volume.read(0, target, 0, target.length);
     expect(target.equals(lab.server.image)).toBe(true);
   });
+});
+
+test('R2: a block status that is lost half-way is whole in the end', async () => {
+  const descriptors = Array.from({ length: 100 }, (_, index) => ({ length: 512, state: (index % 2) * 3 }));
+  let cut = false;
+  await using lab = await pair({
+    answer: ({ encoder, request }) =>
+      request.command === Command.blockStatus
+        ? made((buffer) => encoder.blockStatus(buffer, 0, request, 1, descriptors, true))
+        : undefined,
+    send: (socket, reply) => {
+      if (cut) socket.write(reply);
+      else socket.end(reply.subarray(0, reply.length >> 1));
+      cut = true;
+    },
+  });
+  const extents = await lab.volume.blockStatus(0, 51_200, 100);
+  expect(extents).toHaveLength(100);
+  expect(extents[99]).toEqual({ length: 512, hole: true, zero: true });
+  expect(lab.server.accepted).toBe(2);
 });
 
 describe('R3, R4: flushes', () => {
@@ -277,7 +304,57 @@ describe('an export that comes back changed', () => {
   });
 });
 
+test('what a connection says of the size is not believed when a resize came between', async () => {
+  await using lab = await pair({ transmissionFlags: ALL_FLAGS | TransmissionFlag.sendResize });
+  const { volume } = lab;
+  const before = performance.now();
+  await volume.resize(4096);
+  expect(volume.judge(volume.session, before)).toEqual({ kind: 'stale' });
+  expect(volume.sizeBytes).toBe(4096);
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  expect(volume.judge({ ...volume.session, sizeBytes: 4095 }, performance.now()).kind).toBe('less');
+  expect(volume.judge({ ...volume.session, sizeBytes: 8192 }, performance.now())).toEqual({ kind: 'use' });
+  expect(volume.sizeBytes).toBe(8192);
+});
+
+test('a connection outlives the time that a handshake may take', async () => {
+  await using lab = await pair({}, { reconnectMs: 100 });
+  await new Promise((resolve) => setTimeout(resolve, 250));
+  expect([lab.server.accepted, lab.volume.liveConnections]).toEqual([1, 1]);
+});
+
 describe('close', () => {
+  test('waits for what takes several requests, all of them', async () => {
+    const GIB = 1024 ** 3;
+    const held: (() => void)[] = [];
+    await using lab = await pair({
+      sizeBytes: 3 * GIB,
+      answer: ({ encoder, request, socket }) => {
+        if (request.command !== Command.trim) return undefined;
+        held.push(() => socket.write(made((buffer) => encoder.ack(buffer, 0, request))));
+        return 'nothing';
+      },
+    });
+    const trimming = lab.volume.trim(0, 3 * GIB, false);
+    const closing = lab.volume.close();
+    for (let piece = 0; piece < 3; piece++) {
+      await eventually(`piece ${piece}`, () => (held.length > piece ? true : undefined), 5000);
+      held[piece]?.();
+    }
+    await Promise.all([trimming, closing]);
+  });
+
+  test('gives up a connection that is being made', async () => {
+    const lab = await pair({ transmissionFlags: MULTI }, { connections: 2 });
+    const { server, volume } = lab;
+    server.script = { transmissionFlags: MULTI, raw: () => undefined };
+    server.sockets[0]?.destroy();
+    await eventually('another attempt', () => (server.accepted === 3 ? true : undefined));
+    await volume.close();
+    await eventually('all closed', () => (server.open === 0 ? true : undefined), 1000);
+    await server.stop();
+  });
+
   test('says goodbye on every connection, and leaves none', async () => {
     const lab = await pair({ transmissionFlags: MULTI });
     await lab.volume.close();

@@ -102,11 +102,15 @@ describe.each(LIES)('%s', (_name, styles, lie) => {
   });
 });
 
-test.each(STYLES)('P3: a server that lies always is given up with io, %s', async (style) => {
+test.each([
+  ['simple', 200],
+  ['structured', 200],
+  ['extended', 1500], // longer than any pause between two attempts
+] as const)('P3: a server that lies always is given up with io, %s', async (style, reconnectMs) => {
   await using server = await new ScriptedServer({
     answer: ({ request }) => (request.command === Command.read ? Buffer.alloc(64, 0x5a) : undefined),
   }).start();
-  const volume = await open(server, style, 200);
+  const volume = await open(server, style, reconnectMs);
   expect(await outcomeOf(volume.read(0, Buffer.alloc(512), 0, 512))).toBe('io');
   await volume.close();
 });
@@ -197,4 +201,39 @@ test('a write that is answered before its payload was taken gives the memory bac
   await writing;
   await volume.close();
   expect(server.seen[0]?.payload.equals(source)).toBe(true);
+});
+
+test('the same early answer twice is a breach: the write is sent again', async () => {
+  const length = 16 * 1024 * 1024;
+  await using server = await new ScriptedServer({ sizeBytes: length }).start();
+  server.script.answer = ({ connection, encoder, request }) =>
+    connection === 0 ? 'nothing' : made((buffer) => encoder.ack(buffer, 0, request));
+  const volume = await open(server, 'simple');
+  const writing = volume.write(0, Buffer.alloc(length, 7), 0, length, false);
+  const [socket] = server.sockets;
+  socket?.pause();
+  const success = Buffer.from([0x67, 0x44, 0x66, 0x98, ...Buffer.alloc(11), 1]);
+  socket?.write(Buffer.concat([success, success]));
+  await writing;
+  expect(server.accepted).toBe(2);
+  await volume.close();
+});
+
+test.each(['structured', 'extended'] as const)('holes become zeroes where they belong, %s', async (style) => {
+  await using server = await new ScriptedServer({
+    answer: (asked) =>
+      asked.request.command === Command.read
+        ? Buffer.concat([
+            made((b) => asked.encoder.hole(b, 0, asked.request, 5000, 1000, false)),
+            data(asked, 4096, 904, false),
+            data(asked, 6000, 2192),
+          ])
+        : undefined,
+  }).start();
+  const volume = await open(server, style);
+  const target = Buffer.alloc(4100, 0x11);
+  await volume.read(4096, target, 2, 4096);
+  const expected = Buffer.alloc(4100, 0xee).fill(0, 906, 1906).fill(0x11, 0, 2).fill(0x11, 4098);
+  expect(target.equals(expected)).toBe(true);
+  await volume.close();
 });
