@@ -277,8 +277,8 @@ export class LinkPool implements LinkOwner {
     }
     this.#retry(slot);
     if (this.liveLinks === 0) {
+      this.#expiry = setTimeout(() => this.#expire(), reconnectMs); // before onState, which may close
       this.#enter('reconnecting', reason);
-      this.#expiry = setTimeout(() => this.#expire(), reconnectMs);
     } else {
       this.#sendWaiting();
     }

@@ -182,7 +182,7 @@ test('R2: a block status that is lost half-way is whole in the end', async () =>
       cut = true;
     },
   });
-  const extents = await lab.volume.blockStatus(0, 51_200, 100);
+  const extents = await lab.volume.blockStatus(0, 51_200, 1000);
   expect(extents).toHaveLength(100);
   expect(extents[99]).toEqual({ length: 512, hole: true, zero: true });
   expect(lab.server.accepted).toBe(2);
@@ -342,6 +342,22 @@ describe('close', () => {
       held[piece]?.();
     }
     await Promise.all([trimming, closing]);
+  });
+
+  test('may be called as soon as the loss is told', async () => {
+    await using server = await new ScriptedServer().start();
+    let closing: Promise<void> | undefined;
+    const volume: RemoteVolume = await open(server, {
+      reconnectMs: 100,
+      onState: (state) => {
+        if (state === 'reconnecting') closing = volume.close();
+      },
+    });
+    server.dropConnections();
+    await eventually('the loss', () => (closing === undefined ? undefined : true));
+    await closing;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    expect([volume.state, server.accepted]).toEqual(['closed', 1]);
   });
 
   test('gives up a connection that is being made', async () => {
