@@ -8,6 +8,7 @@ export * from './constants.ts';
 export { ProtocolError, type ProtocolErrorCode } from './errors.ts';
 export { blockSizesProblem } from './option-codec.ts';
 export { PendingRequest, type PendingRequestOptions } from './pending-request.ts';
+export { CARRY_BYTES, ReceiveArea } from './receive-area.ts';
 export { REPLY_WHOLE_BYTES, ReplyDecoder, type ReplySink } from './reply-decoder.ts';
 export { ReplyEncoder, type StatusDescriptor } from './reply-encoder.ts';
 export { type Request, RequestDecoder, type RequestSink, type RequestTag } from './request-decoder.ts';

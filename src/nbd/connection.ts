@@ -16,14 +16,15 @@ import type { Socket } from 'node:net';
 import { peerHasClosed } from '../base/syscalls.ts';
 import type { Log } from '../model/log.ts';
 import { ProtocolError } from '../nbd-server-protocol/errors.ts';
+import { CARRY_BYTES, type ReceiveArea } from '../nbd-server-protocol/receive-area.ts';
 import { endsWithDisconnect } from '../nbd-server-protocol/request-decoder.ts';
 import { ServerHandshake } from '../nbd-server-protocol/server-handshake.ts';
 import type { ExportEntry, NegotiatedSession } from '../nbd-server-protocol/session.ts';
 import { exportInfo } from './export-info.ts';
 import type { LiveExport, NbdExport } from './live-export.ts';
 import { Outlet } from './outlet.ts';
-import { CARRY_BYTES, type ReceiveArea, takeOver } from './receive-area.ts';
 import type { SlabPool } from './slab-pool.ts';
+import { takeOver } from './take-over.ts';
 import { Transmission } from './transmission.ts';
 import type { TurnLoop } from './turn-loop.ts';
 

@@ -7,10 +7,10 @@ import { createServer, type Server } from 'node:net';
 import { assert } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import type { Volume } from '../model/volume.ts';
+import { ReceiveArea } from '../nbd-server-protocol/receive-area.ts';
 import { Connection, type ConnectionContext, type ExportDirectory } from './connection.ts';
 import { LiveExport, type NbdExport } from './live-export.ts';
-import { ReceiveArea } from './receive-area.ts';
-import { SlabPool } from './slab-pool.ts';
+import { PIECE_BYTES, SlabPool } from './slab-pool.ts';
 import { TurnLoop } from './turn-loop.ts';
 
 export type { ExportDirectory } from './connection.ts';
@@ -44,7 +44,7 @@ export class NbdServer {
     this.#drainMs = options.drainMs ?? DRAIN_MS;
     this.#context = {
       exports: options.exports,
-      area: new ReceiveArea(),
+      area: new ReceiveArea(PIECE_BYTES), // so that any payload in it fits into one slab
       pool: new SlabPool(),
       turns: new TurnLoop(options.busyPollUs ?? BUSY_POLL_US),
       log: options.log,

@@ -17,6 +17,7 @@ const ROOMS = {
   replication: 'engine',
   migration: 'engine',
   nbd: 'mechanism',
+  'nbd-client': 'mechanism',
   'peer-protocol': 'mechanism',
   storage: 'mechanism',
   runtime: 'mechanism',

@@ -1,0 +1,42 @@
+/** The one map from what an NBD server says to a VolumeError. */
+
+import { VolumeError, type VolumeErrorCode } from '../model/errors.ts';
+import { Errno, errnoName } from '../nbd-server-protocol/constants.ts';
+import type { ProtocolError, ProtocolErrorCode } from '../nbd-server-protocol/errors.ts';
+
+/** Without ESHUTDOWN: a server that says so is leaving, and its connection counts as lost (link.ts). */
+const CODE_OF_ERRNO: Record<Errno, VolumeErrorCode> = {
+  [Errno.none]: 'io',
+  [Errno.EPERM]: 'read-only',
+  [Errno.EIO]: 'io',
+  [Errno.ENOMEM]: 'io',
+  [Errno.EINVAL]: 'invalid',
+  [Errno.ENOSPC]: 'no-space',
+  [Errno.EOVERFLOW]: 'too-big',
+  [Errno.ENOTSUP]: 'not-supported',
+  [Errno.ESHUTDOWN]: 'shutdown',
+};
+
+const CODE_OF_PROTOCOL_ERROR: Record<ProtocolErrorCode, VolumeErrorCode> = {
+  'bad-magic': 'io',
+  'bad-message': 'io',
+  'too-big': 'io',
+  closed: 'io',
+  shutdown: 'shutdown',
+  unsupported: 'not-supported',
+  'tls-required': 'not-supported',
+  refused: 'invalid',
+  'unknown-export': 'invalid',
+};
+
+/** A request was answered with an error. */
+export function errorOfReply(errno: Errno, text: string, offset: number | undefined): VolumeError {
+  const message = text === '' ? `the server answered ${errnoName(errno)}` : `the server says: ${text}`;
+  return new VolumeError(CODE_OF_ERRNO[errno], message, offset === undefined ? {} : { offset });
+}
+
+/** The handshake came to nothing; `server` is how the server is called in messages. */
+export function errorOfHandshake(server: string, error: ProtocolError): VolumeError {
+  const code = CODE_OF_PROTOCOL_ERROR[error.code];
+  return new VolumeError(code, `${server}: ${error.message}`, { cause: error });
+}

@@ -1,0 +1,329 @@
+/**
+ * The connections of a RemoteVolume, and what becomes of requests when connections are lost.
+ *
+ *   connected     -> reconnecting   the last live connection is lost; requests wait
+ *   reconnecting  -> connected      a connection is there again; what waits is sent
+ *   reconnecting  -> failed         reconnectMs have passed: what waits fails with 'io', and so does what comes
+ *   failed        -> connected      a connection is there again
+ *   connected, reconnecting, failed -> failed for good   the export has come back with less than before
+ *   any           -> closed         close
+ *
+ * Invariants
+ *  P1 An operation is in exactly one place: waiting, in flight on one live link, or settled. It is settled once.
+ *  P2 What a dead link had in flight waits at the front, in the order in which it was sent. Operations that are under
+ *     way at the same time have no order (rule 5 of model/volume.ts), so none is kept between links.
+ *  P3 An operation is given up `reconnectMs` after a link was lost with it first, so that a server which breaks the
+ *     protocol each time it is asked the same is not asked for ever.
+ *  P4 Attempts to connect back off until a connection has lived for a while: one that only ever dies costs little.
+ */
+
+import { VolumeError } from '../model/errors.ts';
+import type { Log } from '../model/log.ts';
+import type { ReceiveArea } from '../nbd-server-protocol/receive-area.ts';
+import type { ClientSession } from '../nbd-server-protocol/session.ts';
+import { type DialOptions, dial, serverText } from './dial.ts';
+import type { FlushLedger } from './flush-ledger.ts';
+import { Link, type LinkOwner } from './link.ts';
+import { goneError, type Operation } from './operation.ts';
+
+const BACKOFF_MIN_MS = 10;
+const BACKOFF_MAX_MS = 1000;
+/** How often a silent connection is looked at, as a part of the time that it may be silent. */
+const WATCHES = 4;
+
+export type RemoteState = 'connected' | 'reconnecting' | 'failed' | 'closed';
+
+export type Verdict =
+  | { readonly kind: 'use' }
+  | { readonly kind: 'stale' }
+  | { readonly kind: 'less'; readonly reason: string };
+
+export interface LinkPoolOptions {
+  readonly dialOptions: DialOptions;
+  readonly reconnectMs: number;
+  readonly ledger: FlushLedger;
+  readonly log: Log;
+  /**
+   * What to do with a further connection: use it; try again, since what it says of the size may be older than what is
+   * known; or, with the reason in words, give the volume up.
+   */
+  judge(session: ClientSession, dialledMs: number): Verdict;
+  onState(state: RemoteState): void;
+}
+
+/** A place for one connection. */
+interface Slot {
+  link: Link | undefined;
+  giveUp: (() => void) | undefined;
+  retryTimer: NodeJS.Timeout | undefined;
+  backoffMs: number;
+}
+
+export class LinkPool implements LinkOwner {
+  readonly area: ReceiveArea;
+  readonly #options: LinkPoolOptions;
+  readonly #slots: Slot[] = [];
+  #waiting: Operation[] = [];
+  #underWay = 0;
+  #state: RemoteState = 'reconnecting';
+  #failedForGood: VolumeError | undefined;
+  #lastFailure: Error | undefined;
+  #expiry: NodeJS.Timeout | undefined;
+  #watch: NodeJS.Timeout | undefined;
+  #whenIdle: (() => void) | undefined;
+
+  constructor(options: LinkPoolOptions) {
+    this.#options = options;
+    this.area = options.dialOptions.area;
+  }
+
+  get state(): RemoteState {
+    return this.#state;
+  }
+
+  get liveLinks(): number {
+    return this.#slots.filter(({ link }) => link !== undefined).length;
+  }
+
+  /** The first connection; there is no second attempt. */
+  open(): Promise<ClientSession> {
+    return new Promise((resolve, reject) => {
+      const slot = this.#newSlot();
+      dial(this.#options.dialOptions, {
+        ready: (socket, session, rest) => {
+          const link = new Link(socket, session, this);
+          resolve(session);
+          // The session is accepted as the one that the volume is made from.
+          this.#linked(slot, link, rest);
+          return link;
+        },
+        failed: reject,
+      });
+    });
+  }
+
+  /** Up to `connections` altogether; they come when they come. */
+  widen(connections: number): void {
+    while (this.#slots.length < connections) this.#connect(this.#newSlot());
+  }
+
+  submit(operation: Operation): void {
+    const refusal = this.#refusalOf(operation);
+    if (refusal !== undefined) {
+      operation.fail(refusal);
+      return;
+    }
+    this.hold();
+    const link = this.#waiting.length === 0 ? this.#linkFor(operation) : undefined;
+    if (link === undefined) this.#waiting.push(operation);
+    else this.#send(link, operation);
+  }
+
+  /** Something of several operations has begun: close waits until it has called `release`. */
+  hold(): void {
+    this.#underWay += 1;
+  }
+
+  release(): void {
+    this.#underWay -= 1;
+    if (this.#underWay === 0) this.#whenIdle?.();
+  }
+
+  /** Waits for what is under way, says goodbye, and leaves nothing behind. */
+  async close(): Promise<void> {
+    if (this.#underWay > 0) {
+      await new Promise<void>((resolve) => {
+        this.#whenIdle = resolve;
+      });
+    }
+    this.#enter('closed', undefined);
+    clearTimeout(this.#expiry);
+    clearTimeout(this.#watch);
+    const leaving: Promise<void>[] = [];
+    for (const slot of this.#slots) {
+      clearTimeout(slot.retryTimer);
+      slot.giveUp?.();
+      if (slot.link !== undefined) leaving.push(slot.link.leave());
+      slot.link = undefined;
+    }
+    await Promise.all(leaving);
+  }
+
+  // --- requests --------------------------------------------------------------------------------------------
+
+  #refusalOf(operation: Operation): VolumeError | undefined {
+    if (this.#failedForGood !== undefined) return this.#failedForGood;
+    if (this.#state === 'failed') return goneError(serverText(this.#options.dialOptions), this.#lastFailure);
+    return this.#options.ledger.refusalOf(operation);
+  }
+
+  /** Batches are worth more than an even load, until a connection has much to do. */
+  #linkFor(operation: Operation): Link | undefined {
+    let best: Link | undefined;
+    for (const { link } of this.#slots) {
+      if (link?.hasRoomFor(operation) !== true) continue;
+      if (link.isLight) return link;
+      if (best === undefined || link.inFlight < best.inFlight) best = link;
+    }
+    return best;
+  }
+
+  #send(link: Link, operation: Operation): void {
+    this.#options.ledger.sent(operation);
+    link.send(operation);
+    this.#watch ??= setTimeout(() => this.#lookForSilence(), this.#options.reconnectMs / WATCHES);
+  }
+
+  #sendWaiting(): void {
+    let sent = 0;
+    for (const operation of this.#waiting) {
+      const refusal = this.#refusalOf(operation);
+      const link = refusal === undefined ? this.#linkFor(operation) : undefined;
+      if (refusal !== undefined) this.#settle(operation, refusal);
+      else if (link !== undefined) this.#send(link, operation);
+      else break;
+      sent += 1;
+    }
+    if (sent > 0) this.#waiting.splice(0, sent);
+  }
+
+  answered(operation: Operation, error: VolumeError | undefined): void {
+    const { ledger } = this.#options;
+    if (error === undefined) ledger.succeeded(operation);
+    else ledger.refused(operation, error);
+    this.#settle(operation, error);
+    if (this.#waiting.length > 0) this.#sendWaiting();
+  }
+
+  #settle(operation: Operation, error: VolumeError | undefined): void {
+    if (error === undefined) operation.succeed();
+    else operation.fail(error);
+    this.release();
+  }
+
+  #failWaiting(error: VolumeError): void {
+    for (const operation of this.#waiting.splice(0)) this.#settle(operation, error);
+  }
+
+  // --- connections -----------------------------------------------------------------------------------------
+
+  #newSlot(): Slot {
+    const slot: Slot = { link: undefined, giveUp: undefined, retryTimer: undefined, backoffMs: 0 };
+    this.#slots.push(slot);
+    return slot;
+  }
+
+  #connect(slot: Slot): void {
+    slot.retryTimer = undefined;
+    const dialledMs = performance.now();
+    slot.giveUp = dial(this.#options.dialOptions, {
+      ready: (socket, session, rest) => {
+        slot.giveUp = undefined;
+        const link = new Link(socket, session, this);
+        const verdict = this.#options.judge(session, dialledMs);
+        if (verdict.kind === 'use') {
+          this.#linked(slot, link, rest);
+        } else {
+          socket.destroy();
+          if (verdict.kind === 'stale') this.#retry(slot);
+          else this.#failForGood(verdict.reason);
+        }
+        return link;
+      },
+      failed: (error) => {
+        slot.giveUp = undefined;
+        this.#lastFailure = error;
+        this.#options.log.debug({ error: error.message }, 'no connection to an NBD server');
+        this.#retry(slot);
+      },
+    });
+  }
+
+  #retry(slot: Slot): void {
+    const waitMs = slot.backoffMs;
+    slot.backoffMs = Math.min(BACKOFF_MAX_MS, Math.max(BACKOFF_MIN_MS, waitMs * 2));
+    slot.retryTimer = setTimeout(() => this.#connect(slot), waitMs);
+  }
+
+  #linked(slot: Slot, link: Link, rest: Buffer): void {
+    slot.link = link;
+    clearTimeout(this.#expiry);
+    this.#expiry = undefined;
+    this.#enter('connected', undefined);
+    link.receivedWithHandshake(rest);
+    if (link.isLive) this.#sendWaiting();
+  }
+
+  lost(link: Link, reason: Error, unanswered: Operation[]): void {
+    const { ledger, log, reconnectMs, dialOptions } = this.#options;
+    const slot = this.#slots.find((one) => one.link === link);
+    if (slot === undefined) return;
+    slot.link = undefined;
+    if (performance.now() - link.sinceMs >= BACKOFF_MAX_MS) slot.backoffMs = 0;
+    this.#lastFailure = reason;
+    ledger.connectionLost(link.canMultiConn);
+    log.debug({ reason: reason.message, inFlight: unanswered.length }, 'lost a connection to an NBD server');
+    const nowMs = performance.now();
+    const again: Operation[] = [];
+    for (const operation of unanswered) {
+      operation.lostAtMs ??= nowMs;
+      if (nowMs - operation.lostAtMs < reconnectMs) again.push(operation);
+      else this.#settle(operation, goneError(serverText(dialOptions), reason));
+    }
+    this.#waiting = [...again, ...this.#waiting];
+    if (this.#failedForGood !== undefined) {
+      this.#failWaiting(this.#failedForGood);
+      return;
+    }
+    this.#retry(slot);
+    if (this.liveLinks === 0) {
+      this.#expiry = setTimeout(() => this.#expire(), reconnectMs); // before onState, which may close
+      this.#enter('reconnecting', reason);
+    } else {
+      this.#sendWaiting();
+    }
+  }
+
+  #expire(): void {
+    this.#enter('failed', this.#lastFailure);
+    this.#failWaiting(goneError(serverText(this.#options.dialOptions), this.#lastFailure));
+  }
+
+  #failForGood(reason: string): void {
+    this.#failedForGood = new VolumeError('failed', `${serverText(this.#options.dialOptions)}: ${reason}`);
+    clearTimeout(this.#expiry);
+    this.#enter('failed', this.#failedForGood);
+    for (const slot of this.#slots) {
+      clearTimeout(slot.retryTimer);
+      slot.giveUp?.();
+      slot.giveUp = undefined;
+      slot.link?.drop(this.#failedForGood);
+    }
+    this.#failWaiting(this.#failedForGood);
+  }
+
+  /** A connection that owes answers and gives no sign for reconnectMs counts as lost. */
+  #lookForSilence(): void {
+    const { reconnectMs } = this.#options;
+    this.#watch = undefined;
+    const nowMs = performance.now();
+    let owing = false;
+    for (const { link } of this.#slots) {
+      if (link === undefined || link.inFlight === 0) continue;
+      if (nowMs - link.lastSignMs >= reconnectMs) link.drop(new Error('the server has fallen silent'));
+      else owing = true;
+    }
+    if (owing) this.#watch ??= setTimeout(() => this.#lookForSilence(), reconnectMs / WATCHES);
+  }
+
+  #enter(state: RemoteState, cause: Error | undefined): void {
+    const from = this.#state;
+    if (from === state || from === 'closed') return;
+    this.#state = state;
+    const { log, onState, dialOptions } = this.#options;
+    const fields = { server: serverText(dialOptions), from, to: state, cause: cause?.message };
+    if (state === 'failed') log.error(fields, 'remote volume');
+    else log.info(fields, 'remote volume');
+    onState(state);
+  }
+}

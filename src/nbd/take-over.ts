@@ -1,0 +1,29 @@
+/** How an accepted socket comes to receive into the area that all connections of a server share. */
+
+import type { Socket } from 'node:net';
+import { Socket as NetSocket } from 'node:net';
+import type { ReceiveArea } from '../nbd-server-protocol/receive-area.ts';
+
+interface StreamHandle {
+  readonly fd: number;
+}
+
+/**
+ * Takes over an accepted, paused socket so that it receives into `area`: `onReceived` gets the number of bytes at
+ * `area.received`, and returns false to stop reading (`resume` goes on). Node offers this (`onread`) only for
+ * sockets that it is told about when they are made; a new Socket around the accepted handle is such a one.
+ */
+export function takeOver(
+  accepted: Socket,
+  area: ReceiveArea,
+  onReceived: (bytes: number) => boolean,
+): { socket: Socket; fd: number } {
+  const { _handle: handle } = accepted as unknown as { _handle: StreamHandle };
+  const options = {
+    handle,
+    allowHalfOpen: true,
+    onread: { buffer: area.received, callback: onReceived },
+  };
+  const socket = new NetSocket(options as unknown as ConstructorParameters<typeof NetSocket>[0]);
+  return { socket, fd: handle.fd };
+}
