@@ -150,3 +150,9 @@ export const Limit = {
   /** Most descriptors in one block status chunk (the document says at most 2^20; ours keeps replies small). */
   statusDescriptors: 4096,
 } as const;
+
+/** The name of an error value, for messages: 'EIO'; a number outside the list is shown as 'errno 7'. */
+export function errnoName(value: number): string {
+  for (const [name, number] of Object.entries(Errno)) if (number === value) return name;
+  return `errno ${value}`;
+}
