@@ -13,8 +13,8 @@
  *  R4 A flush that the server has refused fails the volume for writes and flushes. A flush that found no server ('io',
  *     R2) has lost nothing: a later one still covers the same writes.
  *  R5 A write that is sent again has no order with those that were under way beside it. One that its user starts after
- *     the answer comes later for certain; but the old copy may still be under way at the server then, and land behind it. That it does not is the server's promise: Volary's fences the writes of dead connections. Of our
- *     side no byte follows a dead TCP connection (it is reset).
+ *     the answer comes later for certain; but the old copy may still be under way at the server then, and land behind it. That it does
+ *     not is the server's promise: Volary's fences the writes of dead connections. Of our side no byte follows a dead TCP connection (it is reset).
  *
  * What is not promised
  *  N1 Writes that were answered and not flushed, by a server whose machine then lost power (a server process that was
@@ -267,7 +267,9 @@ export class RemoteVolume implements Volume {
   #check(offset: number, length: number): void {
     this.#refuseWhenClosing();
     assert(Number.isSafeInteger(offset) && offset >= 0 && length >= 0, 'a range is of whole bytes');
-    assert(offset + length <= this.#sizeBytes, `[${offset}, +${length}) lies outside the volume`);
+    if (offset + length > this.#sizeBytes) {
+      throw new VolumeError('invalid', `the volume ends at ${this.#sizeBytes}`, { offset: this.#sizeBytes });
+    }
     const { minimum } = this.blockSizes;
     if (minimum > 1 && (offset % minimum !== 0 || length % minimum !== 0)) {
       throw new VolumeError('invalid', `offset and length must be multiples of ${minimum}`, { offset });
