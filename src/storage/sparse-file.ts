@@ -375,9 +375,13 @@ export class SparseFile implements Volume {
 
   // ── small things ─────────────────────────────────────────────────────────────────────────────────────────
 
-  /** A call on the pool may hold the kernel's lock of the file, which a write would wait for. */
+  /**
+   * A call on the pool may hold the kernel's lock of the file for long, which a write would wait for. (Writes there hold it
+   * as briefly as one here does, but for a slow disk, of which #poolWritesUntil takes care: counting them would keep
+   * all writes on the pool, once one is there.)
+   */
   #isLocked(): boolean {
-    return this.#changesOnPool > 0 || this.#writesUnderWay.size > 0;
+    return this.#changesOnPool > 0;
   }
 
   #isCached(offset: number): boolean {
