@@ -133,17 +133,37 @@ test('S5: two processes on one folder: the second is told which is the first, un
   (await open()).close();
 });
 
-describe('kill -9 right before a system call', () => {
-  /** Runs the child, which does everything once, under strace. */
-  function traced(where: string, options: readonly string[]): Promise<RunResult> {
-    const files = ['', '/lock', '/identity.json', '/identity.json.new', '/kept.json', '/kept.json.new'];
-    const database = ['', '-journal', '-wal', '-shm'].map((suffix) => `/metadata.sqlite${suffix}`);
-    const paths = [...files, ...database].flatMap((name) => ['-P', `${where}${name}`]);
-    // strace counts for each thread apart: with one in the pool, the counts are the same in each run.
-    const strace = ['-f', '-qq', ...paths, ...options, process.execPath, CHILD, 'once', where];
-    return run(requireTool('strace', 'strace'), strace, { env: { UV_THREADPOOL_SIZE: '1' } });
-  }
+/** Runs the child under strace, which looks only at what it does with its data folder. */
+function traced(mode: string, where: string, options: readonly string[]): Promise<RunResult> {
+  const files = ['', '/lock', '/identity.json', '/identity.json.new', '/kept.json', '/kept.json.new'];
+  const database = ['', '-journal', '-wal', '-shm'].map((suffix) => `/metadata.sqlite${suffix}`);
+  const paths = [...files, ...database].flatMap((name) => ['-P', `${where}${name}`]);
+  // strace counts for each thread apart: with one in the pool, the counts are the same in each run.
+  const strace = ['-f', '-qq', ...paths, ...options, process.execPath, CHILD, mode, where];
+  return run(requireTool('strace', 'strace'), strace, { env: { UV_THREADPOOL_SIZE: '1' } });
+}
 
+test.each([
+  ['EIO', 'fsync', '1', ['io', 'done', 'done']], // of the log's header
+  ['EIO', 'fsync', '3', ['io', 'done', 'done']], // of the first commit
+  ['EIO', 'fsync', '1+', ['io', 'io', 'io']],
+  ['EIO', 'pwrite64', '12', ['io', 'done', 'done']], // the log's index takes eight
+  ['ENOSPC', 'pwrite64', '12', ['no-space', 'done', 'done']],
+])(
+  'S5: %s of %s number %s is told, undone, and over when the disk works again',
+  async (error, call, when, expected) => {
+    expect((await traced('once', path, ['-o', join(parent.path, 'log')])).code).toBe(0);
+    const inject = ['-e', `trace=${call}`, '-e', `inject=${call}:error=${error}:when=${when}`];
+    const { code, stdout } = await traced('try', path, ['-o', join(parent.path, 'log'), ...inject]);
+    expect(code).toBe(0);
+    expect(promisedIn(stdout)).toMatchObject({ outcomes: expected });
+    const done = expected.filter((outcome) => outcome === 'done').length;
+    const entries = await check(path, { entry: 1 + done, replaced: true }, undefined);
+    expect(entries).toBe(1 + done);
+  },
+);
+
+describe('kill -9 right before a system call', () => {
   /** A folder with three entries of version 1 and a file that is to be replaced. */
   async function makeOld(where: string): Promise<void> {
     (await openDataFolder(where, KEEPER)).close();
@@ -167,7 +187,7 @@ describe('kill -9 right before a system call', () => {
         if (isOld) await makeOld(where);
         const inject = `inject=${call}:signal=SIGKILL:when=${nth}`;
         const trace = ['-o', join(parent.path, 'log'), '-e', `trace=${call}`, '-e', inject];
-        const { code, stdout, stderr } = await traced(where, trace);
+        const { code, stdout, stderr } = await traced('once', where, trace);
         const promised = promisedIn(stdout);
         const entries = await check(where, promised, isOld ? OLD_BYTES : undefined);
         expect(entries, `${call} ${nth}`).toBeOneOf(isOld ? [3, 4] : [0, 1]);
@@ -186,7 +206,7 @@ describe('kill -9 right before a system call', () => {
   test('power loss: what is promised was brought to the disk before, files and folders', async () => {
     const log = join(parent.path, 'log');
     const calls = ['mkdir,mkdirat,write,pwrite64,fsync,fdatasync', 'rename,renameat,renameat2'].join();
-    const { code } = await traced(path, ['-y', '-o', log, '-e', `trace=${calls}`]);
+    const { code } = await traced('once', path, ['-y', '-o', log, '-e', `trace=${calls}`]);
     expect(code).toBe(0);
     const steps = (await readFile(log, 'latin1')).split('\n').flatMap((line) => step(line) ?? []);
     const kept = steps.filter((text) => /kept|sync folder/.test(text));

@@ -4,6 +4,7 @@
  */
 
 import { writeSync } from 'node:fs';
+import { StoreError } from '../../src/model/errors.ts';
 import { openDataFolder } from '../../src/storage/data-folder.ts';
 import { type MetadataStore, openMetadataStore } from '../../src/storage/metadata-store.ts';
 import { replaceFile } from '../../src/storage/replace-file.ts';
@@ -40,6 +41,16 @@ function tell(line: object): void {
   writeSync(1, `${JSON.stringify(line)}\n`); // nothing of it waits in this process
 }
 
+function outcome(store: MetadataStore): string {
+  try {
+    addEntry(store, nextEntry(store));
+    return 'done';
+  } catch (error) {
+    if (error instanceof StoreError) return error.code;
+    throw error;
+  }
+}
+
 async function main(mode: string, path: string): Promise<void> {
   const folder = await openDataFolder(path, KEEPER);
   tell({ id: folder.id });
@@ -52,6 +63,12 @@ async function main(mode: string, path: string): Promise<void> {
     migrations: KEEPER_MIGRATIONS,
   });
   tell({ version: KEEPER_MIGRATIONS.length });
+  if (mode === 'try') {
+    tell({ outcomes: [1, 2, 3].map(() => outcome(store)) });
+    store.close();
+    folder.close();
+    return;
+  }
   for (let number = nextEntry(store); ; number++) {
     addEntry(store, number);
     tell({ entry: number });
