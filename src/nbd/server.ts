@@ -136,7 +136,7 @@ export class NbdServer {
     const known = this.#live.get(volume);
     if (known !== undefined) return known;
     // Not at once: another connection may have been promised the same volume in this turn of the event loop.
-    const live: LiveExport = new LiveExport(volume, () => setImmediate(() => this.#retire(live)));
+    const live: LiveExport = new LiveExport(nbdExport, () => setImmediate(() => this.#retire(live)));
     this.#live.set(volume, live);
     return live;
   }
