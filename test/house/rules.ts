@@ -71,7 +71,7 @@ const importsPointDown: Rule = {
   ],
 };
 
-/** Packages and where they may be used; node:fs is the storage mechanism's, with exceptions that touch no volume. */
+/** Packages and where they may be used; files are the storage mechanism's, with exceptions that touch no volume. */
 const USERS_OF: Record<string, readonly string[]> = {
   koffi: ['src/base/syscalls.ts'],
   yargs: ['src/cli/'],
@@ -91,6 +91,7 @@ const USERS_OF: Record<string, readonly string[]> = {
     'src/runtime/unix-socket.ts', // takes dead sockets away
     'src/runtime/pool-threads.ts', // finds them under /proc
   ],
+  'node:sqlite': ['src/storage/metadata-store.ts'],
 };
 
 /** `@scope/name/file` is of the package `@scope/name`. */
@@ -99,18 +100,22 @@ function packageOf(what: string): string {
 }
 
 const packagesHaveTheirPlace: Rule = {
-  name: 'a package, and node:fs, is used only where these rules say',
+  name: 'a package, node:fs and node:sqlite are used only where these rules say',
   breaches: (tree) =>
     importsOf(tree, 'src/').flatMap(({ from, what, file }) => {
+      if (file !== undefined) return [];
       const name = packageOf(what);
-      if (file !== undefined || (name.startsWith('node:') && name !== 'node:fs')) return [];
-      if (USERS_OF[name]?.some((place) => from.startsWith(place))) return [];
+      const users = Object.hasOwn(USERS_OF, name) ? USERS_OF[name] : undefined;
+      if (users === undefined ? name.startsWith('node:') : users.some((place) => from.startsWith(place))) {
+        return [];
+      }
       return [`${from} imports ${what}`];
     }),
   samples: [
     ['src/nbd/a.ts', "import koffi from 'koffi';"],
     ['src/nbd/b.ts', "import { open } from 'node:fs/promises';"],
     ['src/base/c.ts', "import lodash from 'lodash';"],
+    ['src/directory/d.ts', "import { DatabaseSync } from 'node:sqlite';"],
   ],
 };
 
