@@ -11,17 +11,19 @@ import { hideBin } from 'yargs/helpers';
 import packageJson from '../../package.json' with { type: 'json' };
 import { VolaryError } from '../model/errors.ts';
 import { ExitStatus, Output } from './output.ts';
+import { describeRun, run } from './run.ts';
 import { describeServe, parseServe, serve } from './serve.ts';
 import { refuseFlagValues } from './values.ts';
 
 const WIDTH_MAX = 110;
+const VERBS = ['serve', 'run'];
 
 async function main(words: readonly string[]): Promise<number> {
   const options = words.includes('--') ? words.slice(0, words.indexOf('--')) : words;
   const output = new Output(options.includes('--json') || options.includes('--json=true'));
   let verb: (() => Promise<void>) | undefined;
   try {
-    refuseFlagValues(options, ['json', 'read-only']);
+    refuseFlagValues(options, ['json', 'read-only', 'supervised']);
     await yargs([...words])
       .scriptName('volary')
       .locale('en')
@@ -30,6 +32,11 @@ async function main(words: readonly string[]): Promise<number> {
         const options = parseServe(given);
         verb = () => serve(options, output);
       })
+      .command('run', 'Run one role of a cluster', (inner) =>
+        describeRun(inner, (options) => {
+          verb = () => run(options, output);
+        }),
+      )
       .completion('completion', 'Print a script that completes commands for your shell (bash or zsh)')
       .option('json', { describe: 'Results as JSON on stdout', type: 'boolean', default: false })
       .version(packageJson.version)
@@ -62,7 +69,7 @@ async function main(words: readonly string[]): Promise<number> {
 function tellWrongUsage(error: unknown, verb: string | undefined, output: Output): number {
   if (!(error instanceof Error)) throw error;
   const code = error instanceof VolaryError ? error.code : 'bad-argument';
-  const help = verb === 'serve' ? 'volary serve --help' : 'volary --help';
+  const help = VERBS.some((known) => known === verb) ? `volary ${verb} --help` : 'volary --help';
   output.failure({ code, message: `${error.message} (see ${help})` });
   return ExitStatus.wrongUsage;
 }

@@ -9,6 +9,7 @@
 import type { Argv } from 'yargs';
 import { UsageError } from '../model/errors.ts';
 import { DEFAULT_LISTEN_URI, type ListenAddress, parseListenUri } from '../model/nbd-uri.ts';
+import { parseSize } from '../model/size.ts';
 import { type ExportDirectory, type NbdExport, NbdServer } from '../nbd/server.ts';
 import { listenNbd } from '../runtime/listen.ts';
 import { createLogger } from '../runtime/logger.ts';
@@ -18,7 +19,6 @@ import { openSparseFile } from '../storage/open-sparse-file.ts';
 import { findExportFiles } from './export-files.ts';
 import { parseExportName } from './export-name.ts';
 import type { Output } from './output.ts';
-import { parseSize } from './size.ts';
 import { parseBusyPoll, parseSingle } from './values.ts';
 
 export interface ServeOptions {

@@ -76,7 +76,8 @@ const USERS_OF: Record<string, readonly string[]> = {
   koffi: ['src/base/syscalls.ts'],
   yargs: ['src/cli/'],
   pino: ['src/runtime/logger.ts'],
-  zod: ['src/control-protocol/'],
+  zod: ['src/control-protocol/', 'src/cli/settings.ts'],
+  yaml: ['src/cli/yaml-file.ts'],
   'eventsource-parser': ['src/control-protocol/http-client.ts'],
   fastify: ['src/runtime/http-server.ts'],
   'fastify-type-provider-zod': ['src/runtime/http-server.ts'],
@@ -86,6 +87,7 @@ const USERS_OF: Record<string, readonly string[]> = {
     'src/storage/',
     'src/cli/export-files.ts', //    looks into folders
     'src/cli/output.ts', //          writes to stdout and stderr
+    'src/cli/yaml-file.ts', //       reads what a person wrote
     'src/runtime/unix-socket.ts', // takes dead sockets away
     'src/runtime/pool-threads.ts', // finds them under /proc
   ],
