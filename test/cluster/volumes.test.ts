@@ -4,7 +4,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { VolumeView } from '../../src/control-protocol/directory-api.ts';
-import { VolumeName } from '../../src/control-protocol/names.ts';
+import type { VolumeName } from '../../src/control-protocol/names.ts';
 import { type Cluster, startCluster } from '../support/cluster.ts';
 import { fioVerify } from '../support/fio.ts';
 import { eventually, requireTool, run, runOk } from '../support/tools.ts';
