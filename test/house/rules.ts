@@ -82,7 +82,8 @@ const USERS_OF: Record<string, readonly string[]> = {
   fastify: ['src/runtime/http-server.ts'],
   'fastify-type-provider-zod': ['src/runtime/http-server.ts'],
   '@fastify/swagger': ['src/runtime/http-server.ts'],
-  '@prometheus-io/client': ['src/runtime/http-server.ts'],
+  '@prometheus-io/client': ['src/runtime/http-server.ts', 'src/storage-system/metrics.ts'],
+  'lru-cache': ['src/storage-system/open-volumes.ts'],
   'node:fs': [
     'src/storage/',
     'src/cli/export-files.ts', //    looks into folders
