@@ -78,12 +78,14 @@ const USERS_OF: Record<string, readonly string[]> = {
   pino: ['src/runtime/logger.ts'],
   zod: ['src/control-protocol/', 'src/cli/settings.ts'],
   yaml: ['src/cli/yaml-file.ts'],
+  zod: ['src/control-protocol/', 'src/directory/records.ts'],
   'eventsource-parser': ['src/control-protocol/http-client.ts'],
   fastify: ['src/runtime/http-server.ts'],
   'fastify-type-provider-zod': ['src/runtime/http-server.ts'],
   '@fastify/swagger': ['src/runtime/http-server.ts'],
   '@prometheus-io/client': ['src/runtime/http-server.ts', 'src/storage-system/metrics.ts'],
   'lru-cache': ['src/storage-system/open-volumes.ts'],
+  '@prometheus-io/client': ['src/runtime/http-server.ts', 'src/directory/metrics.ts'],
   'node:fs': [
     'src/storage/',
     'src/cli/export-files.ts', //    looks into folders
