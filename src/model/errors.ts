@@ -47,6 +47,7 @@ export type UsageErrorCode =
   | 'address-in-use'
   | 'address-unavailable'
   | 'locked'
+  | 'not-installed' //  a program of another package is missing
   | 'io';
 
 /** Something that a person asked for cannot be done; the message says what to do instead. */

@@ -75,6 +75,7 @@ const importsPointDown: Rule = {
 const USERS_OF: Record<string, readonly string[]> = {
   koffi: ['src/base/syscalls.ts'],
   yargs: ['src/cli/'],
+  'cli-table3': ['src/cli/table.ts'],
   pino: ['src/runtime/logger.ts'],
   zod: ['src/control-protocol/'],
   'eventsource-parser': ['src/control-protocol/http-client.ts'],
@@ -88,6 +89,7 @@ const USERS_OF: Record<string, readonly string[]> = {
     'src/cli/output.ts', //          writes to stdout and stderr
     'src/runtime/unix-socket.ts', // takes dead sockets away
     'src/runtime/pool-threads.ts', // finds them under /proc
+    'src/runtime/nbd-devices.ts', //  finds the kernel's under /sys
   ],
 };
 
