@@ -3,8 +3,8 @@
  * here; names of volumes and storage systems are asked for at the directory, shortly, and not at all loudly.
  */
 
-import type { Argv } from 'yargs';
 import type * as Yargs from 'yargs';
+import type { Argv } from 'yargs';
 import { DirectoryClient } from '../control-protocol/directory-client.ts';
 import { ControlError, UsageError } from '../model/errors.ts';
 import { directoryUrl } from './directory-option.ts';

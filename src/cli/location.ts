@@ -3,9 +3,9 @@
 import type { Location } from '../control-protocol/directory-api.ts';
 import { VolumeName } from '../control-protocol/names.ts';
 import { parseDirectory, withDirectory } from './directory-option.ts';
-import { parseOffset, parseSize } from './size.ts';
+import { parseSize } from './size.ts';
 import { type Column, formatTable } from './table.ts';
-import { parseAs, parseSingle } from './values.ts';
+import { parseAs, parseOffset, parseSingle } from './values.ts';
 import { type Action, verb } from './verb.ts';
 
 const COLUMNS: readonly Column<Location>[] = [

@@ -1,4 +1,4 @@
-/** Sizes as people write and read them: `4096`, `512MiB`, `10GiB`. */
+/** Sizes as people write them: `4096`, `512MiB`, `10GiB`. */
 
 import { UsageError } from '../model/errors.ts';
 
@@ -26,22 +26,4 @@ export function parseSize(text: string): number {
   }
   if (sizeBytes === 0n) throw new UsageError('bad-size', `${text} is nothing: a volume has at least 1 byte`);
   return Number(sizeBytes);
-}
-
-/** As parseSize, and 0. */
-export function parseOffset(text: string): number {
-  return /^0+$/.test(text) ? 0 : parseSize(text);
-}
-
-const GiB = 2 ** 30;
-
-/** For people: in GiB, or in the largest unit that it has one of; rounded to two digits behind the point. */
-export function formatSize(sizeBytes: number): string {
-  let unit = GiB;
-  let power = 3;
-  while (power > 0 && sizeBytes < unit) {
-    unit /= 1024;
-    power -= 1;
-  }
-  return `${Number((sizeBytes / unit).toFixed(2))} ${UNITS[power] || 'B'}`;
 }

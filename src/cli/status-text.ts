@@ -2,7 +2,7 @@
 
 import type { GatewayView, StatusView } from '../control-protocol/directory-api.ts';
 import { formatOperation } from './operation.ts';
-import { formatSize } from './size.ts';
+import { formatSize } from './size-text.ts';
 import { STORAGE_COLUMNS } from './storage.ts';
 import { type Column, formatTable } from './table.ts';
 

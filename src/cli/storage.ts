@@ -3,7 +3,7 @@
 import type { StorageView } from '../control-protocol/directory-api.ts';
 import { StorageName } from '../control-protocol/names.ts';
 import { parseDirectory, withDirectory } from './directory-option.ts';
-import { formatSize } from './size.ts';
+import { formatSize } from './size-text.ts';
 import { type Column, formatTable } from './table.ts';
 import { parseAs } from './values.ts';
 import { type Action, family, verb } from './verb.ts';

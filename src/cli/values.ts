@@ -1,6 +1,8 @@
 /** Values of options that are no domain of their own. */
 
+import { VolumeSize } from '../control-protocol/names.ts';
 import { UsageError, type UsageErrorCode } from '../model/errors.ts';
+import { parseSize } from './size.ts';
 
 const BUSY_POLL_US_MAX = 10_000;
 
@@ -64,4 +66,13 @@ export function parseCount(option: string, text: string, countMax: number): numb
     'bad-argument',
     `--${option} is "${text}": give a whole number up to ${countMax.toLocaleString('en')}`,
   );
+}
+
+/** @throws UsageError `bad-size` */
+export function parseVolumeSize(text: string): number {
+  return parseAs('bad-size', VolumeSize, parseSize(text));
+}
+
+export function parseOffset(text: string): number {
+  return /^0+$/.test(text) ? 0 : parseSize(text);
 }

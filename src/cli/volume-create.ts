@@ -1,11 +1,10 @@
 /** `volary volume create`. */
 
 import type { CreateVolume } from '../control-protocol/directory-api.ts';
-import { GroupName, StorageName, VolumeName, VolumeSize } from '../control-protocol/names.ts';
+import { GroupName, StorageName, VolumeName } from '../control-protocol/names.ts';
 import { ControlError, UsageError } from '../model/errors.ts';
 import { parseDirectory, withDirectory } from './directory-option.ts';
-import { parseSize } from './size.ts';
-import { parseAs, parseSingle } from './values.ts';
+import { parseAs, parseSingle, parseVolumeSize } from './values.ts';
 import { type Action, verb } from './verb.ts';
 import { formatMade } from './volume-text.ts';
 import { conclude, parseWait, withWait } from './wait-option.ts';
@@ -92,10 +91,6 @@ export const create = verb({
     };
   },
 });
-
-function parseVolumeSize(text: string): number {
-  return parseAs('bad-size', VolumeSize, parseSize(text));
-}
 
 /** STORAGE[:SIZE] */
 export function parseSegment(text: string): SegmentWish {

@@ -1,7 +1,7 @@
 /** A volume in words. */
 
 import type { SegmentView, VolumeView } from '../control-protocol/directory-api.ts';
-import { formatSize } from './size.ts';
+import { formatSize } from './size-text.ts';
 import { type Column, formatTable } from './table.ts';
 
 interface Part {

@@ -1,11 +1,11 @@
 /** `volary volume`: virtual volumes. */
 
 import type { VolumeSummary } from '../control-protocol/directory-api.ts';
-import { VolumeName, VolumeSize } from '../control-protocol/names.ts';
+import { VolumeName } from '../control-protocol/names.ts';
 import { parseDirectory, withDirectory } from './directory-option.ts';
-import { formatSize, parseSize } from './size.ts';
+import { formatSize } from './size-text.ts';
 import { type Column, formatTable } from './table.ts';
-import { parseAs } from './values.ts';
+import { parseAs, parseVolumeSize } from './values.ts';
 import { type Action, family, verb } from './verb.ts';
 import { create } from './volume-create.ts';
 import { formatVolume } from './volume-text.ts';
@@ -90,7 +90,7 @@ const resize = verb({
     const directory = parseDirectory(given);
     const wait = parseWait(given);
     const name = parseAs('bad-name', VolumeName, given.name);
-    const sizeBytes = parseAs('bad-size', VolumeSize, parseSize(given.size));
+    const sizeBytes = parseVolumeSize(given.size);
     return async (output) => {
       const allowShrink = given['allow-shrink'];
       const operation = await directory.resizeVolume(name, { sizeBytes, allowShrink });
