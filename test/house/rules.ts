@@ -97,6 +97,7 @@ const USERS_OF: Record<string, readonly string[]> = {
     'src/cli/yaml-file.ts', //       reads what a person wrote
     'src/runtime/unix-socket.ts', // takes dead sockets away
     'src/runtime/pool-threads.ts', // finds them under /proc
+    'src/runtime/nbd-devices.ts', //  finds the kernel's under /sys
   ],
   'node:sqlite': ['src/storage/metadata-store.ts'],
 };
