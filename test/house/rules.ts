@@ -76,7 +76,12 @@ const USERS_OF: Record<string, readonly string[]> = {
   koffi: ['src/base/syscalls.ts'],
   yargs: ['src/cli/'],
   pino: ['src/runtime/logger.ts'],
-  zod: ['src/control-protocol/', 'src/cli/settings.ts', 'src/directory/records.ts'],
+  zod: [
+    'src/control-protocol/',
+    'src/cli/settings.ts',
+    'src/directory/records.ts',
+    'src/storage-system/management.ts',
+  ],
   yaml: ['src/cli/yaml-file.ts'],
   'cli-table3': ['src/cli/table.ts'],
   'eventsource-parser': ['src/control-protocol/http-client.ts'],
