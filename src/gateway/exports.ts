@@ -20,7 +20,7 @@ import type { RemoteState } from '../nbd-client/remote-volume.ts';
 import type { ExportEntry } from '../nbd-server-protocol/session.ts';
 import type { Knowledge } from './knowledge.ts';
 import type { Path } from './path.ts';
-import { type Planning, planOf, type VolumePlan } from './second-information.ts';
+import { type Information, type Planning, planOf, type VolumePlan } from './second-information.ts';
 import { follow, VirtualVolume } from './virtual-volume.ts';
 
 /** How long a volume stays open after its last host, and after it was asked about and not used. */
@@ -66,6 +66,13 @@ interface Entry {
   lingerTimer: NodeJS.Timeout | undefined;
 }
 
+/** What LIST shows. */
+export function* readyVolumes(information: Information | undefined): Iterable<ExportEntry> {
+  for (const name of information?.volumes.keys() ?? []) {
+    if (planOf(information, name).kind === 'plan') yield { name };
+  }
+}
+
 export class VolumeExports implements ExportDirectory {
   readonly #options: VolumeExportsOptions;
   readonly #entries = new Map<string, Entry>();
@@ -84,11 +91,8 @@ export class VolumeExports implements ExportDirectory {
     this.#hosts = hosts;
   }
 
-  *list(): Iterable<ExportEntry> {
-    const { information } = this.#options.knowledge;
-    for (const name of information?.volumes.keys() ?? []) {
-      if (planOf(information, name).kind === 'plan') yield { name };
-    }
+  list(): Iterable<ExportEntry> {
+    return readyVolumes(this.#options.knowledge.information);
   }
 
   find(name: string): NbdExport | Promise<NbdExport | undefined> {
