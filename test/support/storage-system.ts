@@ -6,7 +6,14 @@ import { createInterface } from 'node:readline';
 import { z } from 'zod';
 import { Registered, StorageReport } from '../../src/control-protocol/directory-api.ts';
 import { HttpClient } from '../../src/control-protocol/http-client.ts';
-import { AccessKey, Epoch, RealVolumeId, SiteName, StorageName, VolumeName } from '../../src/control-protocol/names.ts';
+import {
+  AccessKey,
+  Epoch,
+  RealVolumeId,
+  SiteName,
+  StorageName,
+  VolumeName,
+} from '../../src/control-protocol/names.ts';
 import { StorageClient } from '../../src/control-protocol/peers-client.ts';
 import { formatRealVolumeExport } from '../../src/control-protocol/real-volume-export.ts';
 import type { MakeRealVolume, RealVolumeView } from '../../src/control-protocol/storage-api.ts';
@@ -35,7 +42,9 @@ export interface ReportDirectory extends AsyncDisposable {
 export async function reportDirectory(port = 0): Promise<ReportDirectory> {
   const server = createHttpServer({ title: 'directory', log: silentLog, notReady: () => undefined });
   const reports: StorageReport[] = [];
-  const told = { answer: (_report: StorageReport): Registered | ControlError => ({ clusterId: CLUSTER, leaseMs: 3000 }) };
+  const told = {
+    answer: (_report: StorageReport): Registered | ControlError => ({ clusterId: CLUSTER, leaseMs: 3000 }),
+  };
   server.after(() => {
     const params = z.object({ name: StorageName });
     const schema = { params, body: StorageReport, response: { 200: Registered } };
@@ -59,7 +68,12 @@ export function storageOptions(dataFolder: string, directoryUrl: string): Omit<S
   };
 }
 
-export const Ready = z.object({ ready: z.literal(true), uri: z.string(), peer: z.string(), manage: z.string() });
+export const Ready = z.object({
+  ready: z.literal(true),
+  uri: z.string(),
+  peer: z.string(),
+  manage: z.string(),
+});
 export type Ready = z.infer<typeof Ready>;
 
 /** The n-th real volume of a test. */
