@@ -182,6 +182,13 @@ export class RemoteVolume implements Volume {
     this.#pool.retarget(target);
   }
 
+  /** It is known from elsewhere that the export has at least this size by now. */
+  hasGrown(sizeBytes: number): void {
+    if (sizeBytes <= this.#sizeBytes) return;
+    this.#sizeBytes = sizeBytes;
+    this.#resizedAtMs = performance.now(); // what an attempt under way tells of the size may be older
+  }
+
   /** Whether a further connection, asked for at `dialledMs`, may be used. Takes a larger size over. */
   judge(session: ClientSession, dialledMs: number): Verdict {
     const { sizeBytes } = session;
