@@ -126,6 +126,7 @@ test('no write of an older epoch lands behind the answer, however much of it is 
 /** Starts a write that its thread of the pool (because of FUA) is held in for some seconds, on its way into the kernel. */
 async function heldWrite(old: NbdClient): Promise<{ write: Promise<number>; strace: Strace }> {
   const strace = await attachStrace(storage.pid, folder.file('slow.log'), [
+    ...['-P', file], // and not those of SQLite
     ...['-e', 'trace=pwrite64', '-e', 'inject=pwrite64:delay_enter=3000000'],
   ]);
   const write = old.write(0, Buffer.alloc(4096, 7), Fua);
