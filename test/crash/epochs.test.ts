@@ -196,6 +196,50 @@ test('a payload of which half had arrived is not written to the end', async () =
   wire.destroy();
 });
 
+test('a client that follows the epoch sees no error, and loses nothing, however often it is raised', async () => {
+  const random = testRandom('following the epoch');
+  let epoch = 1;
+  const address = addressOf(storage.places.uri);
+  const target = () => ({ address, exportName: exportOf(id, epoch) });
+  const volume = await openRemoteVolume({
+    ...target(),
+    log: silentLog,
+    onRefused: () => volume.retarget(target()),
+  });
+  let isOver = false;
+  let answered = 0;
+  // Each writer has its own blocks; a block holds what was answered last.
+  const held = new Uint8Array(SIZE / BLOCK);
+  const writers = Array.from({ length: 16 }, async (_, writer) => {
+    const source = Buffer.alloc(BLOCK);
+    for (let stamp = 1; !isOver; stamp = 1 + (stamp % 255)) {
+      const block = writer + 16 * random.below(SIZE / BLOCK / 16);
+      source.fill(stamp);
+      await volume.write(block * BLOCK, source, 0, BLOCK, random.below(8) === 0);
+      held[block] = stamp;
+      answered += 1;
+    }
+  });
+  for (let round = 0; round < ROUNDS; round++) {
+    const before = answered;
+    await eventually('load', () => answered > before + 50 || undefined);
+    const next = epoch + 1;
+    const raised = raise(next);
+    epoch = next;
+    await raised;
+  }
+  isOver = true;
+  await Promise.all(writers);
+  await volume.flush();
+  await volume.close();
+  const bytes = readFileSync(file);
+  held.forEach((stamp, block) => {
+    const wanted = Buffer.alloc(BLOCK, stamp);
+    const told = `seed ${random.seed}, block ${block}`;
+    expect(bytes.subarray(block * BLOCK, (block + 1) * BLOCK).equals(wanted), told).toBe(true);
+  });
+});
+
 test('the epoch survives kill -9 right behind the answer', async () => {
   await raise(5);
   await storage.kill();

@@ -15,10 +15,13 @@ import {
   startStorageProcess,
   wantedOf,
 } from '../support/storage-system.ts';
-import { requireTool, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
+import { attachStrace } from '../support/strace.ts';
+import { eventually, requireTool, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
 import { volaryCommand } from '../support/volary-process.ts';
 
+const EIO = 5;
 const ENOSPC = 28;
+const SHUTDOWN = 108;
 const NOBODY = 65534;
 const page = Buffer.alloc(4096, 7);
 
@@ -142,6 +145,35 @@ describe('a full disk', () => {
       expect(await clientOf(storage.places).realVolume(idOf(n))).toMatchObject({ state: 'in-use' });
     }
   });
+});
+
+test('a flush that fails fails its volume, durably, and is told; the others go on; a start makes it usable again', async () => {
+  storage = await startStorageProcess(folder.file('data'), directory.url);
+  const client = clientOf(storage.places);
+  const { file } = await client.makeRealVolume(idOf(1), wantedOf(MiB));
+  await client.makeRealVolume(idOf(2), wantedOf(MiB));
+  const bad = await NbdClient.open(storage.places.uri, exportOf(idOf(1)));
+  const good = await NbdClient.open(storage.places.uri, exportOf(idOf(2)));
+  expect([await bad.write(0, page), await good.write(0, page)]).toEqual([0, 0]);
+  const strace = await attachStrace(storage.pid, folder.file('eio.log'), [
+    ...['-P', file, '-e', 'trace=fdatasync', '-e', 'inject=fdatasync:error=EIO'],
+  ]);
+  expect([await bad.flush(), await good.flush()]).toEqual([EIO, 0]);
+  await strace.detach();
+  expect([await bad.flush(), await good.flush()]).toEqual([SHUTDOWN, 0]);
+  const reason = expect.stringContaining('fdatasync failed');
+  expect(await client.realVolume(idOf(1))).toMatchObject({ state: 'failed', reason });
+  await eventually('the directory is told', () => directory.reports.at(-1)?.failed[0]);
+  expect(directory.reports.at(-1)?.failed).toEqual([{ realVolume: idOf(1), reason }]);
+  await expect(NbdClient.open(storage.places.uri, exportOf(idOf(1)))).rejects.toThrow('has failed');
+
+  expect(await storage.stop()).toEqual({ code: 0, signal: null });
+  storage = await startStorageProcess(folder.file('data'), directory.url);
+  expect(storage.log()).toContainEqual(
+    expect.objectContaining({ realVolume: idOf(1), from: 'failed', to: 'in-use' }),
+  );
+  const again = await NbdClient.open(storage.places.uri, exportOf(idOf(1)));
+  expect([await again.write(0, page), await again.flush()]).toEqual([0, 0]);
 });
 
 test('a second process on the folder is told who has it, and the first is not disturbed', async () => {

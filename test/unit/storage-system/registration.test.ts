@@ -1,6 +1,7 @@
 /** What a storage system tells the directory, and what it makes of the answers. */
 
 import { rmSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { ControlError } from '../../../src/model/errors.ts';
 import { startStorageSystem } from '../../../src/storage-system/service.ts';
@@ -84,6 +85,18 @@ test('a directory that is away at the start, and comes: it is served meanwhile, 
   await expect.poll(readyz, { timeout: 10_000 }).toBe(200);
   expect(directory.reports[0]).toMatchObject({ clusterId: null, realVolumes: 1 });
   await lab.restart(); // with the directory of the others
+});
+
+test('a directory that takes connections and says nothing is not waited for', async () => {
+  const silent = createServer();
+  await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+  const { port } = silent.address() as AddressInfo;
+  const url = `http://127.0.0.1:${port}`;
+  await lab.restart(undefined, { dataFolder: `${lab.folder}-2`, directoryUrl: url });
+  await expectService();
+  const stopped = lab.restart(); // with a report still under way
+  silent.close();
+  await stopped;
 });
 
 test.each(['wrong-cluster', 'wrong-identity'] as const)(
