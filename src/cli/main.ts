@@ -13,17 +13,18 @@ import { VolaryError } from '../model/errors.ts';
 import { ExitStatus, Output } from './output.ts';
 import { describeRun, run } from './run.ts';
 import { describeServe, parseServe, serve } from './serve.ts';
+import { describeUp, parseUp, up } from './up.ts';
 import { refuseFlagValues } from './values.ts';
 
 const WIDTH_MAX = 110;
-const VERBS = ['serve', 'run'];
+const VERBS = ['serve', 'run', 'up'];
 
 async function main(words: readonly string[]): Promise<number> {
   const options = words.includes('--') ? words.slice(0, words.indexOf('--')) : words;
   const output = new Output(options.includes('--json') || options.includes('--json=true'));
   let verb: (() => Promise<void>) | undefined;
   try {
-    refuseFlagValues(options, ['json', 'read-only', 'supervised']);
+    refuseFlagValues(options, ['json', 'read-only', 'no-restart', 'supervised']);
     await yargs([...words])
       .scriptName('volary')
       .locale('en')
@@ -37,6 +38,10 @@ async function main(words: readonly string[]): Promise<number> {
           verb = () => run(options, output);
         }),
       )
+      .command('up', 'Run a whole cluster on this machine', describeUp, (given) => {
+        const options = parseUp(given);
+        verb = () => up(options, output);
+      })
       .completion('completion', 'Print a script that completes commands for your shell (bash or zsh)')
       .option('json', { describe: 'Results as JSON on stdout', type: 'boolean', default: false })
       .version(packageJson.version)

@@ -27,6 +27,11 @@ export class Output {
     throw new UsageError('io', `standard output cannot be written: ${failure.message}`);
   }
 
+  /** Something that a person wants to know meanwhile. */
+  note(sentence: string): void {
+    write(2, sentence);
+  }
+
   failure({ code, message }: Failure): void {
     const sentence = message.replaceAll(/\s*\n\s*/g, ' ');
     write(2, `error: ${code}: ${sentence}`);

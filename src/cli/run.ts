@@ -23,8 +23,8 @@ const ORPHAN_STOP_MS = 20_000;
 
 const LOOPBACK = '127.0.0.1';
 const ANY_LOOPBACK_PORT = { host: LOOPBACK, port: 0 };
-export const DIRECTORY_PORT = 9800;
-const DIRECTORY_URL = `http://${LOOPBACK}:${DIRECTORY_PORT}`;
+const DIRECTORY_PORT = 9800;
+export const DIRECTORY_URL = `http://${LOOPBACK}:${DIRECTORY_PORT}`;
 
 export interface RunOptions {
   readonly role: Role;

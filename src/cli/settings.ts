@@ -5,6 +5,7 @@
  */
 
 import type { z } from 'zod';
+import { variableOf } from '../control-protocol/settings.ts';
 import { UsageError, type UsageErrorCode } from '../model/errors.ts';
 import { readYamlFile } from './yaml-file.ts';
 
@@ -78,10 +79,6 @@ function pick(keys: readonly string[], lookUp: (key: string) => unknown): Record
       return value === undefined ? [] : [[key, value]];
     }),
   );
-}
-
-function variableOf(key: string): string {
-  return `VOLARY_${key.toUpperCase()}`;
 }
 
 function isOptional(schema: Schema, key: string): boolean {

@@ -76,7 +76,7 @@ const USERS_OF: Record<string, readonly string[]> = {
   koffi: ['src/base/syscalls.ts'],
   yargs: ['src/cli/'],
   pino: ['src/runtime/logger.ts'],
-  zod: ['src/control-protocol/', 'src/cli/settings.ts'],
+  zod: ['src/control-protocol/', 'src/cli/settings.ts', 'src/supervisor/'],
   yaml: ['src/cli/yaml-file.ts'],
   'eventsource-parser': ['src/control-protocol/http-client.ts'],
   fastify: ['src/runtime/http-server.ts'],
