@@ -192,15 +192,18 @@ export async function run({ role, start, supervised }: RunOptions, output: Outpu
   const log = createLogger(process.env);
   const stopAsked = Promise.race([firstStopSignal(), ...(supervised ? [supervisorGone()] : [])]);
   await keepPoolFromInterrupting();
-  const service = await start(log);
   try {
-    const { document, sentence } = service.ready;
-    log.info({ ready: document }, `${role} is ready`);
-    output.result(document, sentence);
-    log.info({ cause: await stopAsked }, 'stopping');
+    const service = await start(log);
+    try {
+      const { document, sentence } = service.ready;
+      log.info({ ready: document }, `${role} is ready`);
+      output.result(document, sentence);
+      log.info({ cause: await stopAsked }, 'stopping');
+    } finally {
+      await service.stop();
+    }
   } finally {
-    await service.stop();
-    if (process.connected) process.disconnect();
+    if (process.connected) process.disconnect(); // being listened to, the channel would keep the process
   }
   log.info({}, 'stopped');
 }

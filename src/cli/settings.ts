@@ -58,8 +58,13 @@ export function refusal(error: z.ZodError, where: (key: string) => string): Usag
   const unknown = issue.code === 'unrecognized_keys' ? issue.keys : [];
   const keys = issue.path.filter((part) => typeof part === 'string'); // a place in a list is told by the value
   const path = [...keys, ...unknown.slice(0, 1)].join('.');
-  const text = unknown.length > 0 ? 'there is no such setting' : issue.message;
+  const text = unknown.length > 0 ? 'there is no such setting' : sentenceOf(issue);
   return new UsageError(told ?? 'bad-argument', `${where(path)}: ${text}`, { cause: error });
+}
+
+/** Behind "Invalid key in record" is what is wrong with the key. */
+function sentenceOf(issue: z.core.$ZodIssue): string {
+  return issue.code === 'invalid_key' ? (issue.issues[0]?.message ?? issue.message) : issue.message;
 }
 
 function checked<S extends Schema>(
