@@ -17,6 +17,7 @@ import { keepPoolFromInterrupting } from '../runtime/pool-threads.ts';
 import { firstStopSignal } from '../runtime/stop-signal.ts';
 import type { Output } from './output.ts';
 import { readSettings } from './settings.ts';
+import { family, type Verb, verb } from './verb.ts';
 
 /** Nobody is there to wait for a role that does not come to its end after its supervisor has died. */
 const ORPHAN_STOP_MS = 20_000;
@@ -34,21 +35,17 @@ export interface RunOptions {
 
 type Role = 'directory' | 'storage' | 'gateway';
 
-/** What the command line of `volary run` looks like; `chosen` gets the role with its settings. */
-export function describeRun(yargs: Argv, chosen: (options: RunOptions) => void) {
-  const role = (name: Role, title: string, describe: (yargs: Argv) => Argv) =>
-    yargs.command(
-      name,
-      title,
-      (inner) => describeCommon(describe(inner.usage(`$0 run ${name}\n\n${title}.`))),
-      (given) => chosen(parseRun(name, given, process.env)),
-    );
-  role('directory', 'Run the directory: catalog, operations, HTTP API', describeDirectory);
-  role('storage', 'Run a storage system: real volumes in a data folder', describeStorage);
-  role('gateway', 'Run a gateway: virtual volumes for hosts', describeGateway);
-  return yargs
-    .usage('$0 run ROLE\n\nRun one role of a cluster.')
-    .demandCommand(2, 'say which role to run: directory, storage or gateway');
+function role(name: Role, summary: string, describe: (yargs: Argv) => Argv): Verb {
+  return verb({
+    command: name,
+    summary,
+    flags: ['supervised'],
+    describe: (yargs) => describeCommon(describe(yargs.usage(`$0 run ${name}\n\n${summary}.`))),
+    parse: (given) => {
+      const options = parseRun(name, given, process.env);
+      return (output) => runRole(options, output);
+    },
+  });
 }
 
 function text(describe: string, defaultDescription?: string) {
@@ -132,7 +129,7 @@ const starters: Record<Role, (from: From) => RunOptions['start']> = {
     const defaults = { data: dataFolderOf('directory'), listen: { host: LOOPBACK, port: DIRECTORY_PORT } };
     const { data, ...settings } = readSettings(DirectorySettings, { ...from, defaults: () => defaults });
     return async (log) => {
-      const startDirectory = await load('directory', 'startDirectory');
+      const { startDirectory } = await import('../directory/service.ts');
       return startDirectory({ dataFolder: data, ...settings, log });
     };
   },
@@ -143,7 +140,7 @@ const starters: Record<Role, (from: From) => RunOptions['start']> = {
     });
     const { data, directory, capacity, ...rest } = settings;
     return async (log) => {
-      const startStorageSystem = await load('storage-system', 'startStorageSystem');
+      const { startStorageSystem } = await import('../storage-system/service.ts');
       return startStorageSystem({
         dataFolder: data,
         directoryUrl: directory,
@@ -165,7 +162,7 @@ const starters: Record<Role, (from: From) => RunOptions['start']> = {
     });
     const { data, directory, reconnect, ...rest } = settings;
     return async (log) => {
-      const startGateway = await load('gateway', 'startGateway');
+      const { startGateway } = await import('../gateway/service.ts');
       return startGateway({
         dataFolder: data,
         directoryUrl: directory,
@@ -177,18 +174,10 @@ const starters: Record<Role, (from: From) => RunOptions['start']> = {
   },
 };
 
-type Start = (options: object) => Promise<Service>;
-
-/** The roles are being built: this becomes three plain imports when all are there. */
-async function load(room: string, name: string): Promise<Start> {
-  const module = (await import(`../${room}/service.ts`)) as Record<string, Start>;
-  return module[name] as Start;
-}
-
 const memberDefaults = { directory: DIRECTORY_URL, manage: ANY_LOOPBACK_PORT };
 
 /** Runs the role until a signal asks it to stop, or its supervisor is gone. */
-export async function run({ role, start, supervised }: RunOptions, output: Output): Promise<void> {
+async function runRole({ role, start, supervised }: RunOptions, output: Output): Promise<void> {
   const log = createLogger(process.env);
   const stopAsked = Promise.race([firstStopSignal(), ...(supervised ? [supervisorGone()] : [])]);
   await keepPoolFromInterrupting();
@@ -219,3 +208,9 @@ function supervisorGone(): Promise<string> {
     else gone(); // it was gone before we had started
   });
 }
+
+export const run = family('run', 'Run one role of a cluster', [
+  role('directory', 'Run the directory: catalog, operations, HTTP API', describeDirectory),
+  role('storage', 'Run a storage system: real volumes in a data folder', describeStorage),
+  role('gateway', 'Run a gateway: virtual volumes for hosts', describeGateway),
+]);

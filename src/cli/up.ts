@@ -14,19 +14,18 @@ import type { Output } from './output.ts';
 import { DIRECTORY_URL } from './run.ts';
 import { refusal } from './settings.ts';
 import { parseSingle } from './values.ts';
+import { verb } from './verb.ts';
 import { readYamlFile } from './yaml-file.ts';
 
 const DATA_FOLDER = './volary-data';
 
-export interface UpOptions {
+interface UpOptions {
   readonly folder: string;
   readonly topology: Topology;
   readonly restart: boolean;
-  readonly json: boolean;
 }
 
-/** What the command line of `volary up` looks like. */
-export function describeUp(yargs: Argv) {
+function describeUp(yargs: Argv) {
   return yargs
     .usage('$0 up\n\nRun a whole cluster on this machine.')
     .option('data', {
@@ -46,7 +45,6 @@ export function describeUp(yargs: Argv) {
       type: 'boolean',
       default: false,
     })
-    .option('json', { type: 'boolean', default: false, hidden: true })
     .example('$0 up', 'Two sites, on the usual ports, with data in ./volary-data')
     .example('$0 up --data /srv/volary --topology cluster.yaml', 'Your own')
     .epilogue(
@@ -57,13 +55,11 @@ export function describeUp(yargs: Argv) {
 
 type Described = ReturnType<ReturnType<typeof describeUp>['parseSync']>;
 
-/** @throws UsageError */
-export function parseUp(given: Described): UpOptions {
+function parseUp(given: Described): UpOptions {
   return {
     folder: resolve(parseSingle('data', given.data, String) ?? DATA_FOLDER),
     topology: parseSingle('topology', given.topology, readTopology) ?? defaultTopology(),
     restart: !given['no-restart'],
-    json: given.json,
   };
 }
 
@@ -73,9 +69,19 @@ function readTopology(file: string): Topology {
   throw refusal(result.error, (key) => `${file}: ${key}`);
 }
 
+export const up = verb({
+  command: 'up',
+  summary: 'Run a whole cluster on this machine',
+  flags: ['no-restart'],
+  describe: describeUp,
+  parse: (given) => {
+    const options = parseUp(given);
+    return (output) => runCluster(options, output);
+  },
+});
+
 /** Runs the cluster until a signal asks it to stop. */
-export async function up(options: UpOptions, output: Output): Promise<void> {
-  const { folder, topology, restart, json } = options;
+async function runCluster({ folder, topology, restart }: UpOptions, output: Output): Promise<void> {
   const log = createLogger(process.env);
   const stopAsked = firstStopSignal();
   const supervisor = new Supervisor({
@@ -85,11 +91,11 @@ export async function up(options: UpOptions, output: Output): Promise<void> {
     command: [process.execPath, ...process.execArgv, join(import.meta.dirname, 'main.ts')],
     environment: process.env,
     onChange: (role, change) => {
-      if (json) log.info({ role, ...change }, `${role}: ${change.state}`);
+      if (output.json) log.info({ role, ...change }, `${role}: ${change.state}`);
       else tell(role, change, output);
     },
   });
-  if (!json) output.note(`starting ${countOf(topology)} processes; data in ${folder}`);
+  if (!output.json) output.note(`starting ${countOf(topology)} processes; data in ${folder}`);
   const started = supervisor.start();
   try {
     const ready = await Promise.race([started, stopAsked.then(() => undefined)]);
@@ -97,7 +103,7 @@ export async function up(options: UpOptions, output: Output): Promise<void> {
       output.result(ready, screen(ready, folder));
       await stopAsked;
     }
-    if (!json) output.note('stopping: gateways, storage systems, the directory');
+    if (!output.json) output.note('stopping: gateways, storage systems, the directory');
   } finally {
     await supervisor.stop();
     await started.catch(() => undefined); // it has been told above, unless it is that it was stopped
@@ -122,7 +128,7 @@ function tell(role: string, change: Change, output: Output): void {
 }
 
 /** What a newcomer sees: that it runs, where everything is, and what can be typed into another terminal. */
-export function screen(ready: ClusterReady, folder: string): string {
+function screen(ready: ClusterReady, folder: string): string {
   const command = commandFrom(process.cwd());
   const [gateway] = Object.values(ready.gateways);
   const lines = [`ready ${ready.directory}`, '', `  directory       ${ready.directory}`];

@@ -85,6 +85,8 @@ export interface Cluster {
 }
 
 export interface ClusterOptions {
+  /** Where the cluster's folder is made (default: the system's temporary folder). */
+  readonly parent?: string;
   /** Added to the environment of every role. */
   readonly env?: Readonly<Record<string, string | undefined>>;
 }
@@ -103,7 +105,7 @@ export async function startCluster(shape = smallShape, options: ClusterOptions =
 
 /** The same with nothing running yet: the test starts the roles one by one. */
 export async function layCluster(shape = smallShape, options: ClusterOptions = {}): Promise<Cluster> {
-  const folder = await temporaryFolder();
+  const folder = await temporaryFolder(options.parent);
   const [directoryPort = 0] = await takePorts(1);
   const url = `http://127.0.0.1:${directoryPort}`;
   const role = new Role('directory', 'directory', url, folder.file('directory'), ['--listen', url], options);
