@@ -138,12 +138,13 @@ const starters: Record<Role, (from: From) => RunOptions['start']> = {
       ...from,
       defaults: ({ name }) => ({ ...(name && { data: dataFolderOf(name) }), ...memberDefaults }),
     });
-    const { data, directory, capacity, ...rest } = settings;
+    const { data, directory, capacity, advertise, ...rest } = settings;
     return async (log) => {
       const { startStorageSystem } = await import('../storage-system/service.ts');
       return startStorageSystem({
         dataFolder: data,
         directoryUrl: directory,
+        ...(advertise === undefined ? {} : { advertise }),
         ...(capacity === undefined ? {} : { capacityBytes: capacity }),
         ...rest,
         log,
@@ -160,12 +161,13 @@ const starters: Record<Role, (from: From) => RunOptions['start']> = {
         workers: 1,
       }),
     });
-    const { data, directory, reconnect, ...rest } = settings;
+    const { data, directory, reconnect, advertise, ...rest } = settings;
     return async (log) => {
       const { startGateway } = await import('../gateway/service.ts');
       return startGateway({
         dataFolder: data,
         directoryUrl: directory,
+        ...(advertise === undefined ? {} : { advertise }),
         ...(reconnect === undefined ? {} : { reconnectMs: reconnect }),
         ...rest,
         log,
