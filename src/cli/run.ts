@@ -20,7 +20,7 @@ import { readSettings } from './settings.ts';
 import { family, type Verb, verb } from './verb.ts';
 
 /** Nobody is there to wait for a role that does not come to its end after its supervisor has died. */
-const ORPHAN_STOP_MS = 20_000;
+const ORPHAN_STOP_MS = 10_000;
 
 const LOOPBACK = '127.0.0.1';
 const ANY_LOOPBACK_PORT = { host: LOOPBACK, port: 0 };

@@ -18,6 +18,7 @@ import { verb } from './verb.ts';
 import { readYamlFile } from './yaml-file.ts';
 
 const DATA_FOLDER = './volary-data';
+const CLEAR_LINE = '\r\u001b[K';
 
 interface UpOptions {
   readonly folder: string;
@@ -84,6 +85,7 @@ export const up = verb({
 async function runCluster({ folder, topology, restart }: UpOptions, output: Output): Promise<void> {
   const log = createLogger(process.env);
   const stopAsked = firstStopSignal();
+  const counter = new ReadyCounter(countOf(topology), output);
   const supervisor = new Supervisor({
     folder,
     topology,
@@ -91,6 +93,7 @@ async function runCluster({ folder, topology, restart }: UpOptions, output: Outp
     command: [process.execPath, ...process.execArgv, join(import.meta.dirname, 'main.ts')],
     environment: process.env,
     onChange: (role, change) => {
+      counter.count(change);
       if (output.json) log.info({ role, ...change }, `${role}: ${change.state}`);
       else tell(role, change, output);
     },
@@ -107,6 +110,27 @@ async function runCluster({ folder, topology, restart }: UpOptions, output: Outp
   } finally {
     await supervisor.stop();
     await started.catch(() => undefined); // it has been told above, unless it is that it was stopped
+  }
+}
+
+/** On a terminal, how far the start is; the line is taken away before anything else is written there. */
+class ReadyCounter {
+  readonly #all: number;
+  readonly #output: Output;
+  readonly #isShown: boolean;
+  #ready = 0;
+
+  constructor(all: number, output: Output) {
+    this.#all = all;
+    this.#output = output;
+    this.#isShown = !output.json && process.stdout.isTTY === true && process.stderr.isTTY === true;
+  }
+
+  count(change: Change): void {
+    if (!this.#isShown || this.#ready >= this.#all) return;
+    if (change.state === 'ready' && change.restarts === 0) this.#ready += 1;
+    const isOver = change.state === 'ended' || this.#ready === this.#all;
+    this.#output.draw(isOver ? CLEAR_LINE : `${CLEAR_LINE}${this.#ready} of ${this.#all} are ready`);
   }
 }
 

@@ -4,9 +4,11 @@
  * Invariants:
  *  1. There is at most one process of the role at a time.
  *  2. Once `stop` is called, nothing is started any more; when it has returned, nothing of the role runs.
- *  3. A role that says, before it was ever ready, why it cannot start is not started again: the same would happen.
+ *  3. A role that ends by itself before it was ever ready is not started again: the same would happen. But what an earlier
+ *     life, under a supervisor that was killed, still holds is waited for.
  */
 
+import { ControlError } from '../model/errors.ts';
 import { restartDelayMs } from './restart-policy.ts';
 import {
   type RoleEnd,
@@ -15,6 +17,11 @@ import {
   type RoleProcessOptions,
   type RoleReady,
 } from './role-process.ts';
+
+/** Failures that pass when whoever has the folder or the port has gone. */
+const PASSING: ReadonlySet<string> = new Set(['locked', 'address-in-use']);
+/** Longer than a role takes to notice that its supervisor is gone, and to end. */
+const PASSING_MS = 15_000;
 
 /** What happens to a role, for a person or a log. */
 export type Change =
@@ -39,6 +46,7 @@ export class RoleKeeper {
   #timer: NodeJS.Timeout | undefined;
   #lastDelayMs: number | undefined;
   #starts = 0;
+  #firstStartMs: number | undefined;
   #wasReady = false;
   #stopping = false;
 
@@ -49,6 +57,7 @@ export class RoleKeeper {
 
   start(): void {
     const startedAtMs = performance.now();
+    this.#firstStartMs ??= startedAtMs;
     const process = new RoleProcess(this.#options);
     this.#process = process;
     this.#starts += 1;
@@ -61,7 +70,7 @@ export class RoleKeeper {
     process.end.then((end) => this.#ended(process.pid, end, performance.now() - startedAtMs));
   }
 
-  /** Of its first life that comes so far. @throws RoleError */
+  /** Of its first life that comes so far. @throws RoleError, or ControlError `cancelled` */
   ready(): Promise<RoleReady> {
     return this.#firstReady.promise;
   }
@@ -73,6 +82,8 @@ export class RoleKeeper {
   async stop(limitMs: number): Promise<void> {
     this.#stopping = true;
     clearTimeout(this.#timer);
+    const { name } = this.#options.plan;
+    this.#firstReady.reject(new ControlError('cancelled', `${name} was stopped before it was ready`));
     const process = this.#process;
     if (process === undefined) return;
     process.signal('SIGTERM');
@@ -84,8 +95,7 @@ export class RoleKeeper {
   #ended(pid: number, end: RoleEnd, uptimeMs: number): void {
     const { plan, restart, onChange } = this.#options;
     this.#process = undefined;
-    const hopeless = !this.#wasReady && end.code !== null;
-    const again = restart && !this.#stopping && !hopeless;
+    const again = restart && !this.#stopping && !this.#isHopeless(end);
     const restartMs = again ? restartDelayMs(this.#lastDelayMs, uptimeMs) : undefined;
     onChange({ state: 'ended', pid, end, restartMs });
     if (restartMs !== undefined) {
@@ -98,5 +108,10 @@ export class RoleKeeper {
       end.failure ??
         new RoleError('failed', `${plan.name} ended before it was ready (${how}): the log says more`),
     );
+  }
+  #isHopeless({ code, failure }: RoleEnd): boolean {
+    if (this.#wasReady || code === null) return false;
+    const waitedMs = performance.now() - (this.#firstStartMs ?? 0);
+    return failure === undefined || !PASSING.has(failure.code) || waitedMs > PASSING_MS;
   }
 }

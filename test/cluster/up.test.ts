@@ -5,11 +5,21 @@ import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { takePorts } from '../support/ports.ts';
 import { isRunning, processesWith } from '../support/process.ts';
 import { expectFailure } from '../support/serve-cases.ts';
-import { projectRoot, run, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
+import {
+  eventually,
+  projectRoot,
+  requireTool,
+  run,
+  type TemporaryFolder,
+  temporaryFolder,
+} from '../support/tools.ts';
 import { pidsOf, startUp, topologyText, type UpCluster } from '../support/up.ts';
-import { volaryCommand } from '../support/volary-process.ts';
+import { startVolary, volaryCommand } from '../support/volary-process.ts';
+
+requireTool('nbdinfo', 'libnbd-bin');
 
 const shape = {
   storage: { 'east-1': {}, 'west-1': { capacity: '1GiB' } },
@@ -181,6 +191,33 @@ describe('what it refuses', () => {
     expect(processesWith(`--data=${folder.path}/`)).toEqual([]);
   });
 
+  test('what a role of a cluster before still holds is waited for', async () => {
+    const { up } = await start();
+    await up.stop();
+    const [listen, peer, manage] = (await takePorts(3)).map((port) => `127.0.0.1:${port}`);
+    const flags = ['--name', 'east-1', '--site', 'east', '--data', folder.file('data/east-1')];
+    const left = await startVolary(
+      [
+        'run',
+        'storage',
+        ...flags,
+        '--listen',
+        `nbd://${listen}`,
+        '--peer',
+        `${peer}`,
+        '--manage',
+        `http://${manage}`,
+      ],
+      { env: { VOLARY_DIRECTORY: topology.directory.listen } },
+    );
+    const starting = start();
+    await eventually('the other is in the way', () =>
+      /"code":"locked"/.test(readFileSync(folder.file('data/supervisor/log'), 'utf8')) ? true : undefined,
+    );
+    await left.stop();
+    expect((await starting).ready.storage['east-1']?.pid).not.toBe(left.pid);
+  });
+
   test.each([
     ['an unknown key', '{"storages": {}}', /topology\.yaml: directory: /],
     [
@@ -235,23 +272,40 @@ describe('how it ends', () => {
     expect(processesWith(`--data=${folder.path}/`)).toEqual([]);
   });
 
-  test('npm start: tells what to type next; Ctrl-C, which reaches everybody in the terminal, ends it', async () => {
+  test('npm start: tells what to type next, and it works; Ctrl-C, which reaches everybody in the terminal, ends it', async () => {
     const child = spawn('npm', ['start', '--silent', '--', ...args], {
       cwd: projectRoot,
       detached: true, // a process group, as in a terminal
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     let screen = '';
+    const typed: string[] = [];
     child.stdout.setEncoding('utf8');
     for await (const text of child.stdout) {
       screen += text;
       if (!screen.includes('Ctrl-C')) continue;
+      for (const command of commandsOf(screen)) {
+        const { code, stderr } = await run('bash', ['-c', command], { cwd: projectRoot });
+        expect(code, `${command}\n${stderr}`).toBe(/--watch|--follow/.test(command) ? STOPPED_BY_TIMEOUT : 0);
+        typed.push(/create|show|status|events|nbdinfo/.exec(command)?.[0] ?? command);
+      }
       process.kill(-Number(child.pid), 'SIGINT');
     }
+    expect(typed).toEqual(['create', 'show', 'status', 'events', 'nbdinfo']);
     expect(screen).toMatch(new RegExp(`^ready ${topology.directory.listen}\n`));
-    expect(screen).toContain(`export VOLARY_DIRECTORY=${topology.directory.listen}`);
-    expect(screen).toContain('bin/volary volume create demo --size 1GiB --wait');
-    expect(screen).toContain(`nbdinfo ${topology.gateways['east-gw']?.listen}/demo`);
     expect(processesWith(`--data=${folder.path}/`)).toEqual([]);
   });
 });
+
+const STOPPED_BY_TIMEOUT = 124;
+
+/** What the screen tells to type, less what asks for the superuser; what goes on for ever is stopped. */
+function commandsOf(screen: string): string[] {
+  const lines = screen.split('\n').map((line) => line.trim().split(/ {3}/, 1).join());
+  const settings = lines.filter((line) => line.startsWith('export '));
+  const commands = lines.filter((line) => /^(?:\S*bin\/volary|nbdinfo) /.test(line));
+  return commands.map((command) => {
+    const endless = /--watch|--follow/.test(command) ? 'timeout --signal=INT 3 ' : '';
+    return [...settings, `${endless}${command}`].join('\n');
+  });
+}
