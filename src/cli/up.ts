@@ -155,13 +155,18 @@ function tell(role: string, change: Change, output: Output): void {
 function screen(ready: ClusterReady, folder: string): string {
   const command = commandFrom(process.cwd());
   const [gateway] = Object.values(ready.gateways);
-  const lines = [`ready ${ready.directory}`, '', `  directory       ${ready.directory}`];
-  for (const [name, { site, uri }] of Object.entries(ready.gateways)) {
-    lines.push(`  gateway         ${name.padEnd(12)} ${site.padEnd(8)} ${uri}`);
-  }
-  for (const [name, { site, uri }] of Object.entries(ready.storage)) {
-    lines.push(`  storage system  ${name.padEnd(12)} ${site.padEnd(8)} ${uri}`);
-  }
+  const lines = [
+    `ready ${ready.directory}`,
+    '',
+    `  directory       ${ready.directory}   process ${ready.directoryPid}`,
+  ];
+  const members = (kind: string, of: ClusterReady['gateways']) => {
+    for (const [name, { site, uri, pid }] of Object.entries(of)) {
+      lines.push(`  ${kind} ${name.padEnd(12)} ${site.padEnd(8)} ${uri}   process ${pid}`);
+    }
+  };
+  members('gateway        ', ready.gateways);
+  members('storage system ', ready.storage);
   lines.push(`  data            ${folder}`, `  log             ${ready.log}`, '');
   lines.push('Type into another terminal:', '');
   if (ready.directory !== DIRECTORY_URL) lines.push(`  export VOLARY_DIRECTORY=${ready.directory}`);
