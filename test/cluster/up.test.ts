@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { makeSparse, sameContent } from '../support/layout.ts';
 import { takePorts } from '../support/ports.ts';
 import { isRunning, processesWith } from '../support/process.ts';
 import { expectFailure } from '../support/serve-cases.ts';
@@ -20,6 +21,7 @@ import { pidsOf, startUp, topologyText, type UpCluster } from '../support/up.ts'
 import { startVolary, volaryCommand } from '../support/volary-process.ts';
 
 requireTool('nbdinfo', 'libnbd-bin');
+const nbdcopy = requireTool('nbdcopy', 'libnbd-bin');
 
 const shape = {
   storage: { 'east-1': {}, 'west-1': { capacity: '1GiB' } },
@@ -139,10 +141,15 @@ describe('ready', () => {
   test('the data is there again the second time', async () => {
     const first = await start();
     const cluster = await first.client.cluster();
+    await first.volary('volume', 'create', 'demo', '--size', '8MiB', '--wait');
+    await makeSparse(folder.file('written'), 8 * 2 ** 20, [{ offset: 2 ** 20, length: 2 ** 20 }]);
+    await runOk(nbdcopy, ['--flush', folder.file('written'), first.uri('demo')]);
     await first.up.stop();
     const second = await start();
     expect((await second.client.cluster()).clusterId).toBe(cluster.clusterId);
-    expect(second.ready.directory).toBe(first.ready.directory);
+    expect(second.uri('demo')).toBe(first.uri('demo'));
+    await runOk(nbdcopy, [second.uri('demo', 'west-gw'), folder.file('read')]);
+    await sameContent(folder.file('written'), folder.file('read'));
   });
 });
 
