@@ -14,6 +14,7 @@ import {
   projectRoot,
   requireTool,
   run,
+  runOk,
   type TemporaryFolder,
   temporaryFolder,
 } from '../support/tools.ts';
