@@ -8,15 +8,15 @@
 
 import type { Argv } from 'yargs';
 import { UsageError } from '../model/errors.ts';
+import { DEFAULT_LISTEN_URI, type ListenAddress, parseListenUri } from '../model/nbd-uri.ts';
 import { type ExportDirectory, type NbdExport, NbdServer } from '../nbd/server.ts';
+import { listenNbd } from '../runtime/listen.ts';
 import { createLogger } from '../runtime/logger.ts';
 import { keepPoolFromInterrupting } from '../runtime/pool-threads.ts';
 import { firstStopSignal } from '../runtime/stop-signal.ts';
 import { openSparseFile } from '../storage/open-sparse-file.ts';
 import { findExportFiles } from './export-files.ts';
 import { parseExportName } from './export-name.ts';
-import { listen } from './listen.ts';
-import { DEFAULT_LISTEN_URI, type ListenAddress, parseListenUri } from './listen-uri.ts';
 import type { Output } from './output.ts';
 import { parseSize } from './size.ts';
 import { parseBusyPoll, parseSingle } from './values.ts';
@@ -115,7 +115,7 @@ export async function serve(options: ServeOptions, output: Output): Promise<void
       exports.push({ name, volume, readOnly });
     }
     const uris: string[] = [];
-    for (const address of options.listen) uris.push(await listen(server, address));
+    for (const address of options.listen) uris.push(await listenNbd(server, address));
     log.info({ uris, exports: exports.map(({ name }) => name) }, 'listening');
     output.result({ ready: true, uris }, `ready ${uris.join(' ')}`);
     log.info({ signal: await stopAsked }, 'stopping');

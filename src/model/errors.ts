@@ -58,6 +58,31 @@ export class UsageError extends VolaryError {
   }
 }
 
+export type ControlErrorCode =
+  | 'bad-request' //    the message does not have the form that it should have
+  | 'not-found'
+  | 'exists'
+  | 'conflict' //       another change came between, or the thing is in a state that does not allow this
+  | 'in-use'
+  | 'no-space' //       no storage system has room, or its disk is full
+  | 'stale-epoch'
+  | 'wrong-cluster'
+  | 'wrong-identity' // the name belongs to another data folder
+  | 'not-supported'
+  | 'unavailable' //    cannot do it now: starting, stopping, or something it needs is away
+  | 'unreachable' //    no answer
+  | 'cancelled'
+  | 'failed'; //        tried, and it did not work
+
+/** A request between processes was refused or came to nothing. The message is a sentence for people. */
+export class ControlError extends VolaryError {
+  readonly code: ControlErrorCode;
+  constructor(code: ControlErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
 /** Our own mistake, never a peer's: crashes the process loudly. */
 export function assert(condition: boolean, message: string): asserts condition {
   if (!condition) throw new Error(`assertion failed: ${message}`);

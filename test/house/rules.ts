@@ -14,12 +14,14 @@ const ROOMS = {
   gateway: 'role',
   'storage-system': 'role',
   directory: 'role',
+  supervisor: 'role',
   replication: 'engine',
   migration: 'engine',
   nbd: 'mechanism',
   'nbd-client': 'mechanism',
   'peer-protocol': 'mechanism',
   storage: 'mechanism',
+  'control-protocol': 'mechanism',
   runtime: 'mechanism',
   model: 'vocabulary',
   'nbd-server-protocol': 'vocabulary',
@@ -74,6 +76,12 @@ const USERS_OF: Record<string, readonly string[]> = {
   koffi: ['src/base/syscalls.ts'],
   yargs: ['src/cli/'],
   pino: ['src/runtime/logger.ts'],
+  zod: ['src/control-protocol/'],
+  'eventsource-parser': ['src/control-protocol/http-client.ts'],
+  fastify: ['src/runtime/http-server.ts'],
+  'fastify-type-provider-zod': ['src/runtime/http-server.ts'],
+  '@fastify/swagger': ['src/runtime/http-server.ts'],
+  '@prometheus-io/client': ['src/runtime/http-server.ts'],
   'node:fs': [
     'src/storage/',
     'src/cli/export-files.ts', //    looks into folders
@@ -83,11 +91,16 @@ const USERS_OF: Record<string, readonly string[]> = {
   ],
 };
 
+/** `@scope/name/file` is of the package `@scope/name`. */
+function packageOf(what: string): string {
+  return what.split('/', what.startsWith('@') ? 2 : 1).join('/');
+}
+
 const packagesHaveTheirPlace: Rule = {
   name: 'a package, and node:fs, is used only where these rules say',
   breaches: (tree) =>
     importsOf(tree, 'src/').flatMap(({ from, what, file }) => {
-      const name = what.split('/')[0] ?? '';
+      const name = packageOf(what);
       if (file !== undefined || (name.startsWith('node:') && name !== 'node:fs')) return [];
       if (USERS_OF[name]?.some((place) => from.startsWith(place))) return [];
       return [`${from} imports ${what}`];
@@ -104,7 +117,7 @@ const placesAreUsed: Rule = {
   breaches: (tree) =>
     Object.entries(USERS_OF).flatMap(([name, places]) =>
       places
-        .filter((place) => !importsOf(tree, place).some(({ what }) => what.split('/')[0] === name))
+        .filter((place) => !importsOf(tree, place).some(({ what }) => packageOf(what) === name))
         .map((place) => `nothing in ${place} imports ${name}`),
     ),
   samples: [['src/base/syscalls.ts', '']],

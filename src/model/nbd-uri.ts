@@ -5,7 +5,7 @@
 
 import { isIPv4, isIPv6 } from 'node:net';
 import { resolve } from 'node:path';
-import { UsageError } from '../model/errors.ts';
+import { UsageError } from './errors.ts';
 
 export type ListenAddress = { readonly host: string; readonly port: number } | { readonly path: string };
 

@@ -1,9 +1,8 @@
 /** Listening on an address that a person chose; what is in the way is told with what to do about it. */
 
 import { UsageError, type UsageErrorCode } from '../model/errors.ts';
-import type { NbdServer } from '../nbd/server.ts';
-import { makeRoomForSocket } from '../runtime/unix-socket.ts';
-import { formatListenUri, type ListenAddress } from './listen-uri.ts';
+import { formatListenUri, type ListenAddress } from '../model/nbd-uri.ts';
+import { makeRoomForSocket } from './unix-socket.ts';
 
 const explanations: Record<string, [UsageErrorCode, string]> = {
   EADDRINUSE: [
@@ -27,17 +26,34 @@ const explanations: Record<string, [UsageErrorCode, string]> = {
   ENOSPC: ['no-space', 'there is no space left for the socket: free some, or choose another folder'],
 };
 
-/** @returns the URI of where `server` listens now. */
-export async function listen(server: NbdServer, address: ListenAddress): Promise<string> {
+/** Makes an NBD server listen. @returns the URI of where it does now. @throws UsageError */
+export async function listenNbd(
+  server: { listen(address: ListenAddress): Promise<ListenAddress> },
+  address: ListenAddress,
+): Promise<string> {
   try {
     if ('path' in address) await makeRoomForSocket(address.path);
     return formatListenUri(await server.listen(address));
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    const known = error instanceof UsageError || code === undefined ? undefined : explanations[code];
-    if (known === undefined) throw error;
-    throw new UsageError(known[0], `cannot listen on ${formatListenUri(address)}: ${known[1]}`, {
-      cause: error,
-    });
+    throw explained(formatListenUri(address), error);
   }
+}
+
+/** Makes an HTTP server listen. @returns the URL of where it does now. @throws UsageError */
+export async function listenHttp(
+  server: { listen(address: { host: string; port: number }): Promise<string> },
+  { host, port }: { readonly host: string; readonly port: number },
+): Promise<string> {
+  try {
+    return await server.listen({ host, port });
+  } catch (error) {
+    throw explained(`http://${host}:${port}`, error);
+  }
+}
+
+function explained(where: string, error: unknown): unknown {
+  const { code } = error as NodeJS.ErrnoException;
+  const known = error instanceof UsageError || code === undefined ? undefined : explanations[code];
+  if (known === undefined) return error;
+  return new UsageError(known[0], `cannot listen on ${where}: ${known[1]}`, { cause: error });
 }

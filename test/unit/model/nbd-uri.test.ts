@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { formatListenUri, parseListenUri } from '../../../src/cli/listen-uri.ts';
+import { formatListenUri, parseListenUri } from '../../../src/model/nbd-uri.ts';
 
 test.each([
   ['nbd://127.0.0.1:10809', { host: '127.0.0.1', port: 10809 }],

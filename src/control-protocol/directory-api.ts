@@ -1,0 +1,179 @@
+/**
+ * The directory's HTTP API: one schema a message, from which the server checks, the client is typed and OpenAPI is
+ * made. Errors are `{"error":{"code","message"}}` with the status of runtime/http-server.ts.
+ *
+ *   GET    /cluster                                  ClusterView
+ *   GET    /status                                   StatusView
+ *   GET    /volumes                                  VolumeSummary[]
+ *   POST   /volumes                CreateVolume      202 OperationRecord
+ *   GET    /volumes/:name                            VolumeView
+ *   PATCH  /volumes/:name          ResizeVolume      202 OperationRecord
+ *   DELETE /volumes/:name?force                      202 OperationRecord
+ *   GET    /volumes/:name/location?offset&length     Location[]
+ *   GET    /volumes/:name/record                     VolumeRecord        (gateways: what the watch would bring)
+ *   GET    /operations, /operations/:id?waitMs       OperationRecord     (waits until finished, up to waitMs)
+ *   GET    /storage, /storage/:name                  StorageView
+ *   PUT    /storage/:name          StorageReport     Registered          (registers, and again every leaseMs / 3)
+ *   GET    /gateways                                 GatewayView[]
+ *   PUT    /gateways/:name         GatewayReport     Registered
+ *   GET    /events?since&limit                       EventRecord[]
+ *   GET    /events/stream?since                      SSE: `event` EventRecord
+ *   GET    /watch                                    SSE: first `snapshot` SecondInformation, then `change` InformationChange;
+ *                                                    a comment at least every 5 s, so that silence means a dead connection
+ */
+
+import { z } from 'zod';
+import {
+  CopyRecord,
+  ErrorBody,
+  GatewayRecord,
+  Instant,
+  OperationRecord,
+  StorageRecord,
+  VolumeState,
+} from './catalog.ts';
+import {
+  Bytes,
+  Epoch,
+  GroupName,
+  Identity,
+  OperationId,
+  RealVolumeId,
+  SiteName,
+  StorageName,
+  VolumeName,
+  VolumeSize,
+} from './names.ts';
+
+export const Failure = z.object({ error: ErrorBody });
+
+export const ClusterView = z.object({ clusterId: Identity, revision: z.int(), version: z.string() });
+export type ClusterView = z.infer<typeof ClusterView>;
+
+export const CreateVolume = z.object({
+  name: VolumeName,
+  sizeBytes: VolumeSize,
+  /** Storage systems, in order; the ones without size share what is left evenly. Without it the directory chooses. */
+  segments: z
+    .array(z.object({ storage: StorageName, sizeBytes: VolumeSize.optional() }))
+    .min(1)
+    .max(1024)
+    .optional(),
+  group: GroupName.optional(),
+});
+export type CreateVolume = z.infer<typeof CreateVolume>;
+
+export const ResizeVolume = z.object({
+  sizeBytes: VolumeSize,
+  /** Without it a smaller size is refused: what lies behind it is lost. */
+  allowShrink: z.boolean().default(false),
+});
+export type ResizeVolume = z.input<typeof ResizeVolume>;
+
+export const VolumeSummary = z.object({
+  name: VolumeName,
+  size: Bytes,
+  state: VolumeState,
+  group: GroupName.nullable(),
+  segments: z.int(),
+  storage: z.array(StorageName),
+  createdAt: Instant,
+});
+export type VolumeSummary = z.infer<typeof VolumeSummary>;
+
+const Lag = z.object({ entries: z.int(), bytes: Bytes, seconds: z.number() });
+
+export const CopyView = CopyRecord.omit({ accessKey: true }).extend({
+  site: SiteName,
+  reason: z.string().nullable(),
+  outOfSyncBytes: Bytes,
+  lag: Lag,
+});
+export const SegmentView = z.object({
+  offset: Bytes,
+  length: Bytes,
+  epoch: Epoch,
+  copies: z.array(CopyView),
+});
+
+export const VolumeView = z.object({
+  name: VolumeName,
+  size: Bytes,
+  /** The highest of its segments. */
+  epoch: Epoch,
+  state: VolumeState,
+  group: GroupName.nullable(),
+  uris: z.array(z.string()),
+  segments: z.array(SegmentView),
+  migrations: z.array(z.string()),
+  operation: OperationId.nullable(),
+  createdAt: Instant,
+});
+export type VolumeView = z.infer<typeof VolumeView>;
+
+/** A piece of a volume as it lies on a real volume; `uri` is for direct access. */
+export const Location = z.object({
+  offset: Bytes,
+  length: Bytes,
+  storage: StorageName,
+  site: SiteName,
+  realVolume: RealVolumeId,
+  realOffset: Bytes,
+  role: CopyRecord.shape.role,
+  uri: z.string(),
+  file: z.string().nullable(),
+});
+export type Location = z.infer<typeof Location>;
+
+/** `online`: it has been heard of within its lease. */
+const Presence = z.object({ state: z.enum(['online', 'offline']), lastSeenAt: Instant.nullable() });
+
+export const FailedRealVolume = z.object({ realVolume: RealVolumeId, reason: z.string() });
+
+/** What a storage system says of itself. */
+export const StorageReport = StorageRecord.omit({ name: true }).extend({
+  /** The cluster that it has joined; null when it is new. */
+  clusterId: Identity.nullable(),
+  realVolumes: z.int().min(0),
+  usedBytes: Bytes.describe('allocated in the file system by real volumes'),
+  failed: z.array(FailedRealVolume).max(100).describe('the first 100'),
+});
+export type StorageReport = z.infer<typeof StorageReport>;
+
+export const GatewayReport = GatewayRecord.omit({ name: true }).extend({
+  clusterId: Identity.nullable(),
+  /** Revision of its second information. */
+  revision: z.int().min(0),
+  hosts: z.int().min(0).describe('connections of hosts'),
+});
+export type GatewayReport = z.infer<typeof GatewayReport>;
+
+export const Registered = z.object({ clusterId: Identity, leaseMs: z.int().min(1) });
+export type Registered = z.infer<typeof Registered>;
+
+export const StorageView = StorageRecord.extend({
+  ...Presence.shape,
+  uri: z.string(),
+  /** Sum of the sizes of its real volumes, and what of the capacity that leaves. */
+  provisionedBytes: Bytes,
+  freeBytes: Bytes,
+  usedBytes: Bytes,
+  realVolumes: z.int(),
+  failed: z.array(FailedRealVolume),
+});
+export type StorageView = z.infer<typeof StorageView>;
+
+export const GatewayView = GatewayRecord.extend({ ...Presence.shape, revision: z.int(), hosts: z.int() });
+export type GatewayView = z.infer<typeof GatewayView>;
+
+export const StatusView = z.object({
+  clusterId: Identity,
+  revision: z.int(),
+  /** `degraded`: something below is offline or has failed. */
+  health: z.enum(['ok', 'degraded']),
+  storage: z.array(StorageView),
+  gateways: z.array(GatewayView),
+  volumes: z.object({ count: z.int(), bytes: Bytes, notReady: z.array(VolumeName) }),
+  operations: z.array(OperationRecord).describe('those that are not finished'),
+});
+export type StatusView = z.infer<typeof StatusView>;

@@ -1,0 +1,133 @@
+/** The directory's API as functions. All throw ControlError. */
+
+import { z } from 'zod';
+import {
+  EventRecord,
+  InformationChange,
+  OperationRecord,
+  SecondInformation,
+  VolumeRecord,
+} from './catalog.ts';
+import {
+  ClusterView,
+  type CreateVolume,
+  type GatewayReport,
+  GatewayView,
+  Location,
+  Registered,
+  type ResizeVolume,
+  StatusView,
+  type StorageReport,
+  StorageView,
+  VolumeSummary,
+  VolumeView,
+} from './directory-api.ts';
+import { HttpClient, pathOf } from './http-client.ts';
+import type { GatewayName, OperationId, StorageName, VolumeName } from './names.ts';
+
+/** What the watch brings: everything first, then what changes. */
+export type WatchMessage =
+  | { readonly kind: 'snapshot'; readonly information: SecondInformation }
+  | { readonly kind: 'change'; readonly change: InformationChange };
+
+/** How long one request waits at the directory for an operation to finish. */
+const WAIT_MS = 5_000;
+
+export class DirectoryClient {
+  readonly url: string;
+  readonly #http: HttpClient;
+
+  constructor(url: string) {
+    this.url = url;
+    this.#http = new HttpClient({ url, who: 'the directory' });
+  }
+
+  cluster(): Promise<ClusterView> {
+    return this.#http.call(ClusterView, 'GET', '/cluster');
+  }
+
+  status(): Promise<StatusView> {
+    return this.#http.call(StatusView, 'GET', '/status');
+  }
+
+  volumes(): Promise<VolumeSummary[]> {
+    return this.#http.call(z.array(VolumeSummary), 'GET', '/volumes');
+  }
+
+  volume(name: VolumeName): Promise<VolumeView> {
+    return this.#http.call(VolumeView, 'GET', pathOf('volumes', name));
+  }
+
+  volumeRecord(name: VolumeName): Promise<VolumeRecord> {
+    return this.#http.call(VolumeRecord, 'GET', pathOf('volumes', name, 'record'));
+  }
+
+  createVolume(body: CreateVolume): Promise<OperationRecord> {
+    return this.#http.call(OperationRecord, 'POST', '/volumes', { body });
+  }
+
+  resizeVolume(name: VolumeName, body: ResizeVolume): Promise<OperationRecord> {
+    return this.#http.call(OperationRecord, 'PATCH', pathOf('volumes', name), { body });
+  }
+
+  deleteVolume(name: VolumeName, force: boolean): Promise<OperationRecord> {
+    return this.#http.call(OperationRecord, 'DELETE', pathOf('volumes', name), { query: { force } });
+  }
+
+  location(name: VolumeName, range: { offset?: number; length?: number }): Promise<Location[]> {
+    return this.#http.call(z.array(Location), 'GET', pathOf('volumes', name, 'location'), { query: range });
+  }
+
+  operation(id: OperationId, waitMs = 0): Promise<OperationRecord> {
+    return this.#http.call(OperationRecord, 'GET', pathOf('operations', id), { query: { waitMs } });
+  }
+
+  /** The operation as it has ended, `done` or `failed`. */
+  async finished(id: OperationId): Promise<OperationRecord> {
+    for (;;) {
+      const operation = await this.operation(id, WAIT_MS);
+      if (operation.state === 'done' || operation.state === 'failed') return operation;
+    }
+  }
+
+  storageSystems(): Promise<StorageView[]> {
+    return this.#http.call(z.array(StorageView), 'GET', '/storage');
+  }
+
+  storageSystem(name: StorageName): Promise<StorageView> {
+    return this.#http.call(StorageView, 'GET', pathOf('storage', name));
+  }
+
+  reportStorage(name: StorageName, body: StorageReport): Promise<Registered> {
+    return this.#http.call(Registered, 'PUT', pathOf('storage', name), { body });
+  }
+
+  gateways(): Promise<GatewayView[]> {
+    return this.#http.call(z.array(GatewayView), 'GET', '/gateways');
+  }
+
+  reportGateway(name: GatewayName, body: GatewayReport): Promise<Registered> {
+    return this.#http.call(Registered, 'PUT', pathOf('gateways', name), { body });
+  }
+
+  /** Up to `limit` events after `since`, oldest first; without `since` the newest. */
+  events(query: { since?: number; limit?: number }): Promise<EventRecord[]> {
+    return this.#http.call(z.array(EventRecord), 'GET', '/events', { query });
+  }
+
+  /** Events after `since` (default: from now on) as they happen, until `signal`, or the end of the connection. */
+  async *followEvents(signal: AbortSignal, since?: number): AsyncGenerator<EventRecord> {
+    for await (const { data } of this.#http.events('/events/stream', signal, { since })) {
+      yield EventRecord.parse(JSON.parse(data));
+    }
+  }
+
+  /** Returns at `signal` or when the connection ends; throws ControlError when it fails. */
+  async *watch(signal: AbortSignal): AsyncGenerator<WatchMessage> {
+    for await (const { event, data } of this.#http.events('/watch', signal)) {
+      const document: unknown = JSON.parse(data);
+      if (event === 'snapshot') yield { kind: 'snapshot', information: SecondInformation.parse(document) };
+      else if (event === 'change') yield { kind: 'change', change: InformationChange.parse(document) };
+    }
+  }
+}
