@@ -48,8 +48,8 @@ process.on('exit', () => {
 
 /** Starts an engine. Needs root; fails with the name of the Debian package that is missing. */
 export async function startDockerEngine(): Promise<DockerEngine> {
-  for (const tool of ['dockerd', 'docker-proxy', 'docker']) requireTool(tool, 'docker.io');
-  requireTool('containerd', 'containerd');
+  requireTool('dockerd', 'docker.io');
+  requireTool('docker', 'docker.io');
   requireTool('busybox', 'busybox-static');
   if (process.getuid?.() !== 0) throw new Error('the docker tests start a Docker engine, which needs root');
 
