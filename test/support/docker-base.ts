@@ -86,9 +86,8 @@ async function addNode(root: string): Promise<void> {
 
 /** npm itself, and the packages of package-lock.json in its cache. */
 async function addNpm(root: string, folder: string): Promise<void> {
-  const npm = requireTool('npm', 'npm');
   const options = { cwd: folder, timeoutMs: 240_000 };
-  await runOk(npm, ['pack', npmPackage], options);
+  await runOk('npm', ['pack', npmPackage], options);
   const packed = (await readdir(folder)).find((name) => name.endsWith('.tgz'));
   if (packed === undefined) throw new Error(`npm pack ${npmPackage} left no file`);
   await runOk('tar', ['-xzf', packed], options);
@@ -99,10 +98,10 @@ async function addNpm(root: string, folder: string): Promise<void> {
 
   const cache = join(root, 'usr/local/share/npm-cache');
   for (const name of manifests) await copyFile(join(projectRoot, name), join(folder, name));
-  await runOk(npm, ['ci', '--omit=dev', '--cache', cache], options);
+  await runOk('npm', ['ci', '--omit=dev', '--cache', cache], options);
   await rm(join(cache, '_logs'), { recursive: true, force: true });
   // The cache is looked up by the registry's address, whichever this machine uses.
-  const { stdout: registry } = await runOk(npm, ['config', 'get', 'registry'], options);
+  const { stdout: registry } = await runOk('npm', ['config', 'get', 'registry'], options);
   await writeFile(
     join(root, 'usr/local/etc/npmrc'),
     `registry=${registry.trim()}\ncache=/usr/local/share/npm-cache\noffline=true\n`,

@@ -4,7 +4,8 @@
  * 1. It meets nothing of the machine's: its network has a loopback of its own, so the ports that compose.yaml
  *    publishes are free whatever else runs here, and another Docker engine is never noticed.
  * 2. It leaves nothing: images, volumes, networks and mounts are in its namespaces and in memory, and the kernel
- *    takes all of them away when the first process in there ends, even by SIGKILL, even when the tests are killed.
+ *    takes all of them away when the first process in there ends, even by SIGKILL. It ends with the tests, even when
+ *    they are killed; only then its logs and empty control groups stay.
  * 3. Programs that use it, the docker command among them, are started inside (`run`).
  */
 
@@ -77,9 +78,9 @@ export async function startDockerEngine(): Promise<DockerEngine> {
   };
   const stop = async () => {
     // The one that unshare waits for: once it has been reaped, all others in there are gone, too.
-    const first = await firstProcess(child);
-    if (first !== undefined) process.kill(first, 'SIGKILL');
-    else child.kill('SIGKILL');
+    const first = isRunning(child) ? await firstProcess(child) : undefined;
+    if (first === undefined) child.kill('SIGKILL');
+    else process.kill(first, 'SIGKILL');
     await ended;
     running.delete(child);
     await removeCgroups(cgroup);
@@ -87,12 +88,12 @@ export async function startDockerEngine(): Promise<DockerEngine> {
   };
   try {
     const first = await eventually('the engine has a first process', () => {
-      if (child.exitCode !== null || child.signalCode !== null) throw new Error('unshare has ended');
+      if (!isRunning(child)) throw new Error('unshare has ended');
       return firstProcess(child);
     });
     const engine = await insideOf(first, { log, stop });
     await eventually('dockerd answers', async () => {
-      if (child.exitCode !== null || child.signalCode !== null) throw new Error('it has ended');
+      if (!isRunning(child)) throw new Error('it has ended');
       return (await engine.run('docker', ['version'])).code === 0 ? true : undefined;
     });
     return engine;
@@ -143,6 +144,10 @@ async function insideOf(first: number, outside: Pick<DockerEngine, 'log' | 'stop
 async function composeCommand(): Promise<readonly [string, ...string[]]> {
   if ((await run('docker', ['compose', 'version'])).code === 0) return ['docker', 'compose'];
   return [requireTool('docker-compose', 'docker-compose')];
+}
+
+function isRunning(child: ChildProcess): boolean {
+  return child.exitCode === null && child.signalCode === null;
 }
 
 /** The process that unshare has started; undefined before it has, and afterwards. */
