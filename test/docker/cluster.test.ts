@@ -8,6 +8,8 @@ import { eventually, requireTool, type TemporaryFolder, temporaryFolder } from '
 import { buildVolaryImage } from './volary-image.ts';
 
 const MiB = 1024 * 1024;
+/** Seven Node processes start at once, perhaps on a machine that does other things, too. */
+const patienceMs = 120_000;
 const project = 'cluster';
 const storageSystems = ['east-1', 'east-2', 'west-1', 'west-2'];
 const gateways = ['east-gw', 'west-gw'];
@@ -50,10 +52,14 @@ describe('the cluster of compose.yaml', () => {
   /** Starts what does not run, and waits until every container is healthy. */
   async function up(): Promise<void> {
     await compose('up', '--detach', '--no-build');
-    await eventually('all containers are healthy', async () => {
-      const healthy = await engine.docker('ps', '--quiet', '--filter=health=healthy');
-      return healthy.split('\n').length === services.length ? true : undefined;
-    }).catch(async (error: unknown) => {
+    await eventually(
+      'all containers are healthy',
+      async () => {
+        const healthy = await engine.docker('ps', '--quiet', '--filter=health=healthy');
+        return healthy.split('\n').length === services.length ? true : undefined;
+      },
+      patienceMs,
+    ).catch(async (error: unknown) => {
       const state = await engine.docker('ps', '--all');
       throw new Error(`${state}\n${await compose('logs', '--tail=20')}`, { cause: error });
     });
@@ -96,10 +102,14 @@ describe('the cluster of compose.yaml', () => {
     await volary('volume', 'create', 'load', '--size=64MiB', '--segment=east-2', '--wait');
     const data = await engine.docker('volume', 'inspect', '--format={{.Mountpoint}}', `${project}_east-2`);
     const written = async (mebibytes: number) => {
-      await eventually(`${mebibytes} MiB are written`, async () => {
-        const { stdout } = await engine.runOk('du', ['--summarize', '--block-size=1M', data]);
-        return Number.parseInt(stdout, 10) >= mebibytes ? true : undefined;
-      });
+      await eventually(
+        `${mebibytes} MiB are written`,
+        async () => {
+          const { stdout } = await engine.runOk('du', ['--summarize', '--block-size=1M', data]);
+          return Number.parseInt(stdout, 10) >= mebibytes ? true : undefined;
+        },
+        patienceMs,
+      );
     };
     let ended = false;
     const load = engine.run(fio, verifiedWrites('nbd://127.0.0.1:10809/load'), {
@@ -113,8 +123,10 @@ describe('the cluster of compose.yaml', () => {
     // As when it crashes: Docker starts it again by itself.
     await written(8);
     await engine.runOk('kill', ['-9', await inspect('east-2', '.State.Pid')]);
-    await eventually('Docker has started it again', async () =>
-      (await inspect('east-2', '.RestartCount')) === '1' ? true : undefined,
+    await eventually(
+      'Docker has started it again',
+      async () => ((await inspect('east-2', '.RestartCount')) === '1' ? true : undefined),
+      patienceMs,
     );
 
     await written(24);
