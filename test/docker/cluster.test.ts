@@ -1,5 +1,6 @@
 /** docker/compose.yaml as it is: the cluster as containers, used through its published ports by real NBD clients. */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type DockerEngine, startDockerEngine } from '../support/docker-engine.ts';
 import { makeSparse, sameContent } from '../support/layout.ts';
@@ -132,6 +133,7 @@ describe('the cluster of compose.yaml', () => {
     await written(24);
     await engine.docker('kill', await container('east-2'));
     expect(await inspect('east-2', '.State.Running')).toBe('false');
+    await sleep(2000);
     expect(ended).toBe(false);
     await engine.docker('start', await container('east-2'));
 
