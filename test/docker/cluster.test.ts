@@ -6,7 +6,7 @@ import { type DockerEngine, startDockerEngine } from '../support/docker-engine.t
 import { makeSparse, sameContent } from '../support/layout.ts';
 import { volaryCommand } from '../support/server.ts';
 import { eventually, requireTool, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
-import { buildVolaryImage } from './volary-image.ts';
+import { importBaseImage } from './volary-image.ts';
 
 const MiB = 1024 * 1024;
 /** Seven Node processes start at once, perhaps on a machine that does other things, too. */
@@ -26,7 +26,9 @@ describe('the cluster of compose.yaml', () => {
   beforeAll(async () => {
     folder = await temporaryFolder();
     engine = await startDockerEngine();
-    await buildVolaryImage(engine);
+    await importBaseImage(engine);
+    // All services have one image.
+    await compose('build', 'directory');
     await up();
   });
 
@@ -52,7 +54,7 @@ describe('the cluster of compose.yaml', () => {
 
   /** Starts what does not run, and waits until every container is healthy. */
   async function up(): Promise<void> {
-    await compose('up', '--detach', '--no-build');
+    await compose('up', '--detach');
     await eventually(
       'all containers are healthy',
       async () => {
@@ -140,7 +142,7 @@ describe('the cluster of compose.yaml', () => {
     expect(await end).toMatchObject({ code: 0 });
   });
 
-  test('stopped, it ends well; started again, it has its volumes', async () => {
+  test('stopped, every role ends well; started again, it has its volumes', async () => {
     await compose('stop');
     for (const service of services) {
       expect(await inspect(service, '.State.ExitCode'), service).toBe('0');
@@ -148,6 +150,9 @@ describe('the cluster of compose.yaml', () => {
     await up();
     await engine.runOk(nbdcopy, ['nbd://127.0.0.1:10810/disk', folder.file('again.img')]);
     await sameContent(folder.file('source.img'), folder.file('again.img'));
+    // For this the directory asks every gateway whether hosts use the volume.
+    await volary('volume', 'delete', 'disk', '--wait');
+    expect(await volary('volume', 'list')).toMatchObject([{ name: 'load' }]);
   });
 
   test('taken down, nothing of it is left in the engine', async () => {

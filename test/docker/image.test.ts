@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type DockerEngine, startDockerEngine } from '../support/docker-engine.ts';
 import { eventually, requireTool } from '../support/tools.ts';
-import { buildVolaryImage } from './volary-image.ts';
+import { buildVolaryImage, importBaseImage } from './volary-image.ts';
 
 const MiB = 1024 * 1024;
 
@@ -13,6 +13,7 @@ describe('the image', () => {
 
   beforeAll(async () => {
     engine = await startDockerEngine();
+    await importBaseImage(engine);
     await buildVolaryImage(engine);
   });
 
