@@ -10,8 +10,9 @@ import { DirectoryClient } from '../../../src/control-protocol/directory-client.
 import { VolumeName } from '../../../src/control-protocol/names.ts';
 import { type DirectoryParts, startDirectoryOn } from '../../../src/directory/service.ts';
 import { SqliteStore } from '../../../src/directory/sqlite-store.ts';
+import { ControlError } from '../../../src/model/errors.ts';
 import type { Service } from '../../../src/model/service.ts';
-import { GatewayStandIn, StorageStandIn } from '../../support/directory-lab.ts';
+import { GatewayStandIn, StorageStandIn, until } from '../../support/directory-lab.ts';
 import { silentLog } from '../../support/log.ts';
 
 export const LIMITS = { retryMs: 200, letGoMs: 100, backoffMinMs: 5, backoffMaxMs: 20 };
@@ -66,6 +67,15 @@ export async function makeLab(parts: Partial<DirectoryParts> = {}): Promise<Lab>
   };
   const ended = async (begun: Promise<OperationRecord>): Promise<OperationRecord> =>
     directory.finished((await begun).id);
+  const answers = async (): Promise<boolean> => {
+    try {
+      await directory.cluster();
+      return true;
+    } catch (error) {
+      if (error instanceof ControlError && error.code === 'unreachable') return false;
+      throw error;
+    }
+  };
   const named = (name: string): VolumeName => VolumeName.parse(name);
   return {
     directory,
@@ -73,6 +83,7 @@ export async function makeLab(parts: Partial<DirectoryParts> = {}): Promise<Lab>
     restart: async () => {
       await stop();
       await start(Number(new URL(directory.url).port));
+      await until(answers); // connections to the one before are found dead
     },
     storage: (name, capacityBytes) => add(new StorageStandIn(name, capacityBytes)),
     gateway: (name) => add(new GatewayStandIn(name)),

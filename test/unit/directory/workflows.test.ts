@@ -119,6 +119,7 @@ describe('create-volume', () => {
     ['refused', [NO_SPACE, 'ok'], 'no-space'],
     ['not answered', ['ok', UNREACHABLE], 'unreachable'],
     ['given up because another was refused', [CANCELLED, NO_SPACE], 'no-space'],
+    ['not answered, and refused', [UNREACHABLE, NO_SPACE], 'no-space'],
     ['all of it', [UNREACHABLE, UNREACHABLE], 'unreachable'],
   ])('make: %s', (_, answers, code) => {
     expect(turn(createVolume, make, answers)).toMatchObject({
