@@ -10,28 +10,39 @@ import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import packageJson from '../../package.json' with { type: 'json' };
 import { VolaryError } from '../model/errors.ts';
+import { attach } from './attach.ts';
+import { complete } from './complete.ts';
+import { detach } from './detach.ts';
+import { events } from './events.ts';
+import { location } from './location.ts';
+import { operation } from './operation.ts';
 import { ExitStatus, Output } from './output.ts';
-import { describeServe, parseServe, serve } from './serve.ts';
+import { run } from './run.ts';
+import { serve } from './serve.ts';
+import { status } from './status.ts';
+import { storage } from './storage.ts';
 import { refuseFlagValues } from './values.ts';
+import { type Action, verbPath } from './verb.ts';
+import { volume } from './volume.ts';
+
+/** In the order of the help. */
+const VERBS = [serve, run, volume, storage, location, attach, detach, status, events, operation];
 
 const WIDTH_MAX = 110;
 
 async function main(words: readonly string[]): Promise<number> {
   const options = words.includes('--') ? words.slice(0, words.indexOf('--')) : words;
   const output = new Output(options.includes('--json') || options.includes('--json=true'));
-  let verb: (() => Promise<void>) | undefined;
+  const meant = verbPath(VERBS, options);
+  let action: Action | undefined;
   try {
-    refuseFlagValues(options, ['json', 'read-only']);
-    await yargs([...words])
+    refuseFlagValues(options, ['json', ...meant.flatMap(({ flags }) => flags)]);
+    const parser = yargs([...words])
       .scriptName('volary')
       .locale('en')
       .usage('$0 COMMAND\n\nVirtual block devices over NBD.')
-      .command('serve [path..]', 'Serve raw files over NBD', describeServe, (given) => {
-        const options = parseServe(given);
-        verb = () => serve(options, output);
-      })
-      .completion('completion', 'Print a script that completes commands for your shell (bash or zsh)')
       .option('json', { describe: 'Results as JSON on stdout', type: 'boolean', default: false })
+      .epilogue('"volary COMMAND --help" says more about each, with examples.')
       .version(packageJson.version)
       .demandCommand(1, 'say what to do')
       .strictCommands()
@@ -40,16 +51,25 @@ async function main(words: readonly string[]): Promise<number> {
         'greedy-arrays': false,
         'boolean-negation': false,
         'camel-case-expansion': false,
+        'dot-notation': false,
+        'parse-numbers': false,
+        'parse-positional-numbers': false,
       })
       .exitProcess(false)
       .fail(false)
-      .wrap(Math.min(WIDTH_MAX, process.stdout.columns ?? WIDTH_MAX))
-      .parseAsync();
+      .wrap(Math.min(WIDTH_MAX, process.stdout.columns ?? WIDTH_MAX));
+    for (const verb of VERBS) {
+      verb.register(parser, (chosen) => {
+        action = chosen;
+      });
+    }
+    complete(parser, VERBS);
+    await parser.parseAsync();
   } catch (error) {
-    return tellWrongUsage(error, words[0], output);
+    return tellWrongUsage(error, ['volary', ...meant.map(({ name }) => name), '--help'].join(' '), output);
   }
   try {
-    await verb?.();
+    await action?.(output);
     return ExitStatus.ok;
   } catch (error) {
     if (!(error instanceof VolaryError)) throw error;
@@ -59,10 +79,9 @@ async function main(words: readonly string[]): Promise<number> {
 }
 
 /** yargs rejects with an error of its own, or with what a parser of ours has thrown. */
-function tellWrongUsage(error: unknown, verb: string | undefined, output: Output): number {
+function tellWrongUsage(error: unknown, help: string, output: Output): number {
   if (!(error instanceof Error)) throw error;
   const code = error instanceof VolaryError ? error.code : 'bad-argument';
-  const help = verb === 'serve' ? 'volary serve --help' : 'volary --help';
   output.failure({ code, message: `${error.message} (see ${help})` });
   return ExitStatus.wrongUsage;
 }

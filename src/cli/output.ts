@@ -1,6 +1,9 @@
 /**
- * What a command says: its result on stdout (JSON with `--json`, a sentence without), its failure as one line on
+ * What a command says: its result on stdout (JSON with `--json`, a sentence or a table without), its failure as one line on
  * stderr and, with `--json`, also as a JSON document on stdout.
+ *
+ * What other processes have said may hold anything: to people it is shown without control characters, so that nothing
+ * can play with their terminal.
  */
 
 import { writeSync } from 'node:fs';
@@ -13,32 +16,61 @@ export interface Failure {
   readonly message: string;
 }
 
+/** How long a write waits before it asks again whether the reader of a full pipe has made room. */
+const FULL_PIPE_WAIT_MS = 5;
+
 export class Output {
-  readonly #json: boolean;
+  readonly json: boolean;
 
   constructor(json: boolean) {
-    this.#json = json;
+    this.json = json;
   }
 
-  /** @throws UsageError when it cannot be written; that nobody reads it (`volary … | head`) is no failure. */
-  result(document: object, sentence: string): void {
-    const failure = write(1, this.#json ? JSON.stringify(document) : sentence);
-    if (failure === undefined || failure.code === 'EPIPE') return;
-    throw new UsageError('io', `standard output cannot be written: ${failure.message}`);
+  /**
+   * @returns whether anybody reads on: that nobody does (`volary … | head`) is no failure.
+   * @throws UsageError when it cannot be written.
+   */
+  result(document: object, sentence: string): boolean {
+    return this.#toStdout(this.json ? `${JSON.stringify(document)}\n` : `${printable(sentence)}\n`);
+  }
+
+  /** As it is: for terminals. */
+  draw(text: string): void {
+    this.#toStdout(text);
   }
 
   failure({ code, message }: Failure): void {
-    const sentence = message.replaceAll(/\s*\n\s*/g, ' ');
-    write(2, `error: ${code}: ${sentence}`);
-    if (this.#json) write(1, JSON.stringify({ error: { code, message: sentence } }));
+    const sentence = printable(message.replaceAll(/\s*\n\s*/g, ' '));
+    write(2, `error: ${code}: ${sentence}\n`);
+    if (this.json) write(1, `${JSON.stringify({ error: { code, message: sentence } })}\n`);
+  }
+
+  #toStdout(text: string): boolean {
+    const failure = write(1, text);
+    if (failure === undefined) return true;
+    if (failure.code === 'EPIPE') return false;
+    throw new UsageError('io', `standard output cannot be written: ${failure.message}`);
   }
 }
 
-function write(fd: number, line: string): NodeJS.ErrnoException | undefined {
-  try {
-    writeSync(fd, `${line}\n`);
-    return undefined;
-  } catch (error) {
-    return error as NodeJS.ErrnoException;
+/** Control characters, and those that turn the direction of writing, as their numbers; line ends stay. */
+export function printable(text: string): string {
+  return text.replaceAll(
+    /[^\P{Cc}\n]|[\u202a-\u202e\u2066-\u2069]/gu,
+    (character) => `\\u{${character.codePointAt(0)?.toString(16)}}`,
+  );
+}
+
+/** All of it, also into a pipe that takes a piece at a time. */
+function write(fd: number, text: string): NodeJS.ErrnoException | undefined {
+  let rest: Buffer = Buffer.from(text);
+  while (rest.length > 0) {
+    try {
+      rest = rest.subarray(writeSync(fd, rest));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') return error as NodeJS.ErrnoException;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, FULL_PIPE_WAIT_MS);
+    }
   }
+  return undefined;
 }

@@ -9,6 +9,7 @@
 import type { Argv } from 'yargs';
 import { UsageError } from '../model/errors.ts';
 import { DEFAULT_LISTEN_URI, type ListenAddress, parseListenUri } from '../model/nbd-uri.ts';
+import { parseSize } from '../model/size.ts';
 import { type ExportDirectory, type NbdExport, NbdServer } from '../nbd/server.ts';
 import { listenNbd } from '../runtime/listen.ts';
 import { createLogger } from '../runtime/logger.ts';
@@ -18,10 +19,21 @@ import { openSparseFile } from '../storage/open-sparse-file.ts';
 import { findExportFiles } from './export-files.ts';
 import { parseExportName } from './export-name.ts';
 import type { Output } from './output.ts';
-import { parseSize } from './size.ts';
 import { parseBusyPoll, parseSingle } from './values.ts';
+import { verb } from './verb.ts';
 
-export interface ServeOptions {
+export const serve = verb({
+  command: 'serve [path..]',
+  summary: 'Serve raw files over NBD, in one process',
+  flags: ['read-only'],
+  describe: describeServe,
+  parse: (given) => {
+    const options = parseServe(given);
+    return (output) => serveFiles(options, output);
+  },
+});
+
+interface ServeOptions {
   readonly paths: readonly string[];
   readonly sizeBytes?: number | undefined;
   readonly name?: string | undefined;
@@ -30,8 +42,7 @@ export interface ServeOptions {
   readonly busyPollUs?: number | undefined;
 }
 
-/** What the command line of `volary serve` looks like. */
-export function describeServe(yargs: Argv) {
+function describeServe(yargs: Argv) {
   return yargs
     .usage('$0 serve PATH...\n\nServe raw files over NBD, each under its file name.')
     .positional('path', {
@@ -78,7 +89,7 @@ export function describeServe(yargs: Argv) {
 type Described = ReturnType<ReturnType<typeof describeServe>['parseSync']>;
 
 /** The values of the command line, as the domain's own. */
-export function parseServe(given: Described): ServeOptions {
+function parseServe(given: Described): ServeOptions {
   const behindDashes = given._.slice(1).map(String); // `serve -- -odd-name`
   const paths = [...(given.path ?? []), ...behindDashes];
   const uris = given.listen ?? [DEFAULT_LISTEN_URI];
@@ -94,7 +105,7 @@ export function parseServe(given: Described): ServeOptions {
 }
 
 /** Serves until a signal asks it to stop. */
-export async function serve(options: ServeOptions, output: Output): Promise<void> {
+async function serveFiles(options: ServeOptions, output: Output): Promise<void> {
   const log = createLogger(process.env);
   const stopAsked = firstStopSignal();
   const { readOnly, sizeBytes, busyPollUs } = options;

@@ -1,6 +1,8 @@
 /** Values of options that are no domain of their own. */
 
-import { UsageError } from '../model/errors.ts';
+import { VolumeSize } from '../control-protocol/names.ts';
+import { UsageError, type UsageErrorCode } from '../model/errors.ts';
+import { parseSize } from '../model/size.ts';
 
 const BUSY_POLL_US_MAX = 10_000;
 
@@ -37,4 +39,40 @@ export function parseBusyPoll(text: string): number {
     );
   }
   return busyPollUs;
+}
+
+/** The part of a zod schema that is used here. */
+interface Schema<T> {
+  safeParse(
+    value: unknown,
+  ): { success: true; data: T } | { success: false; error: { issues: readonly { message: string }[] } };
+}
+
+const QUOTE_LENGTH_MAX = 60;
+
+/** A value that has the form of `schema`, before anybody is asked. @throws UsageError of that code */
+export function parseAs<T>(code: UsageErrorCode, schema: Schema<T>, text: string | number): T {
+  const parsed = schema.safeParse(text);
+  if (parsed.success) return parsed.data;
+  const quote = String(text);
+  const shown = quote.length > QUOTE_LENGTH_MAX ? `${quote.slice(0, QUOTE_LENGTH_MAX)}…` : quote;
+  throw new UsageError(code, `"${shown}": ${parsed.error.issues[0]?.message ?? 'is not allowed'}`);
+}
+
+export function parseCount(option: string, text: string, countMax: number): number {
+  const count = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+  if (count <= countMax) return count;
+  throw new UsageError(
+    'bad-argument',
+    `--${option} is "${text}": give a whole number up to ${countMax.toLocaleString('en')}`,
+  );
+}
+
+/** @throws UsageError `bad-size` */
+export function parseVolumeSize(text: string): number {
+  return parseAs('bad-size', VolumeSize, parseSize(text));
+}
+
+export function parseOffset(text: string): number {
+  return /^0+$/.test(text) ? 0 : parseSize(text);
 }

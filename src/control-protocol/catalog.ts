@@ -101,6 +101,7 @@ export const GatewayRecord = z.object({
 export type GatewayRecord = z.infer<typeof GatewayRecord>;
 
 export const ErrorBody = z.object({ code: z.string(), message: z.string() });
+export type ErrorBody = z.infer<typeof ErrorBody>;
 
 export const OperationRecord = z.object({
   id: OperationId,

@@ -95,6 +95,7 @@ export const SegmentView = z.object({
   epoch: Epoch,
   copies: z.array(CopyView),
 });
+export type SegmentView = z.infer<typeof SegmentView>;
 
 export const VolumeView = z.object({
   name: VolumeName,

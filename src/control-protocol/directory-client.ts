@@ -37,17 +37,18 @@ export class DirectoryClient {
   readonly url: string;
   readonly #http: HttpClient;
 
-  constructor(url: string) {
+  /** `advice`: what a person can do when it cannot be reached. `timeoutMs` is for one request. */
+  constructor(url: string, options: { readonly advice?: string; readonly timeoutMs?: number } = {}) {
     this.url = url;
-    this.#http = new HttpClient({ url, who: 'the directory' });
+    this.#http = new HttpClient({ url, who: 'the directory', ...options });
   }
 
   cluster(): Promise<ClusterView> {
     return this.#http.call(ClusterView, 'GET', '/cluster');
   }
 
-  status(): Promise<StatusView> {
-    return this.#http.call(StatusView, 'GET', '/status');
+  status(signal?: AbortSignal): Promise<StatusView> {
+    return this.#http.call(StatusView, 'GET', '/status', signal === undefined ? {} : { signal });
   }
 
   volumes(): Promise<VolumeSummary[]> {
@@ -118,16 +119,18 @@ export class DirectoryClient {
   /** Events after `since` (default: from now on) as they happen, until `signal`, or the end of the connection. */
   async *followEvents(signal: AbortSignal, since?: number): AsyncGenerator<EventRecord> {
     for await (const { data } of this.#http.events('/events/stream', signal, { since })) {
-      yield EventRecord.parse(JSON.parse(data));
+      yield this.#http.parseEvent(EventRecord, '/events/stream', data);
     }
   }
 
   /** Returns at `signal` or when the connection ends; throws ControlError when it fails. */
   async *watch(signal: AbortSignal): AsyncGenerator<WatchMessage> {
     for await (const { event, data } of this.#http.events('/watch', signal)) {
-      const document: unknown = JSON.parse(data);
-      if (event === 'snapshot') yield { kind: 'snapshot', information: SecondInformation.parse(document) };
-      else if (event === 'change') yield { kind: 'change', change: InformationChange.parse(document) };
+      if (event === 'snapshot') {
+        yield { kind: 'snapshot', information: this.#http.parseEvent(SecondInformation, '/watch', data) };
+      } else if (event === 'change') {
+        yield { kind: 'change', change: this.#http.parseEvent(InformationChange, '/watch', data) };
+      }
     }
   }
 }

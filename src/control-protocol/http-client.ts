@@ -1,11 +1,18 @@
 /**
- * Requests to another process's HTTP API. Every request has a deadline; every failure is a ControlError: the one that the
- * other side tells, or `unreachable` when nothing or nothing understandable comes back.
+ * Requests to another process's HTTP API.
+ *
+ * Invariants:
+ *  1. Every request has a deadline, every event stream a longest silence.
+ *  2. Every failure is a ControlError: the one that the other side tells, or `unreachable` when nothing or nothing
+ *     understandable comes back.
+ *  3. What is kept of an answer, or of one message of a stream, is at most MESSAGE_BYTES_MAX, whatever comes.
+ *  4. Nobody is followed to another address: a redirection is no answer.
  */
 
 import { createParser, type EventSourceMessage } from 'eventsource-parser';
-import type { z } from 'zod';
+import { z } from 'zod';
 import { ControlError, type ControlErrorCode } from '../model/errors.ts';
+import { ErrorBody } from './catalog.ts';
 
 export interface HttpClientOptions {
   /** `http://HOST:PORT`. */
@@ -14,6 +21,8 @@ export interface HttpClientOptions {
   readonly who: string;
   /** For one request (default 10,000). */
   readonly timeoutMs?: number;
+  /** What a person can do when it cannot be reached; put behind the reason. */
+  readonly advice?: string;
 }
 
 export interface RequestOptions {
@@ -28,6 +37,10 @@ export type Method = 'GET' | 'PUT' | 'POST' | 'PATCH' | 'DELETE';
 const TIMEOUT_MS = 10_000;
 /** An event stream that says nothing for so long is dead: the other side sends a comment every 5 s. */
 const SILENCE_MS_MAX = 15_000;
+/** A snapshot of 100,000 volumes fits in. */
+const MESSAGE_BYTES_MAX = 64 * 1024 * 1024;
+/** Of what the other side should not have said, in messages. */
+const QUOTE_LENGTH_MAX = 300;
 
 const KNOWN_CODES: Record<ControlErrorCode, true> = {
   'bad-request': true,
@@ -66,16 +79,18 @@ export class HttpClient {
     options: RequestOptions = {},
   ): Promise<z.output<T>> {
     const response = await this.#fetch(method, path, options);
-    const document = await this.#json(response);
-    const parsed = schema.safeParse(document);
-    if (parsed.success) return parsed.data;
-    throw this.#unreachable(`answers what ${method} ${path} should not: ${parsed.error.message}`);
+    return this.#understood(schema, `${method} ${path}`, await this.#json(response));
   }
 
   /** For answers without content. @throws ControlError */
   async send(method: Method, path: string, options: RequestOptions = {}): Promise<void> {
     const response = await this.#fetch(method, path, options);
     await response.body?.cancel();
+  }
+
+  /** The data of an event, which has come from `path`. @throws ControlError */
+  parseEvent<T extends z.ZodType>(schema: T, path: string, data: string): z.output<T> {
+    return this.#understood(schema, `GET ${path}`, this.#parseJson(data));
   }
 
   /**
@@ -90,7 +105,14 @@ export class HttpClient {
     const silence = new AbortController();
     let timer = setTimeout(() => silence.abort(), SILENCE_MS_MAX);
     const received: EventSourceMessage[] = [];
-    const parser = createParser({ onEvent: (event) => received.push(event) });
+    let tooLong = false;
+    const parser = createParser({
+      onEvent: (event) => received.push(event),
+      onError: ({ type }) => {
+        tooLong ||= type === 'max-buffer-size-exceeded';
+      },
+      maxBufferSize: MESSAGE_BYTES_MAX,
+    });
     const decoder = new TextDecoder();
     try {
       const either = AbortSignal.any([signal, silence.signal]);
@@ -100,6 +122,7 @@ export class HttpClient {
         timer = setTimeout(() => silence.abort(), SILENCE_MS_MAX);
         parser.feed(decoder.decode(chunk, { stream: true }));
         yield* received.splice(0);
+        if (tooLong) throw this.#tooLong();
       }
     } catch (error) {
       if (signal.aborted) return;
@@ -109,6 +132,13 @@ export class HttpClient {
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  #understood<T extends z.ZodType>(schema: T, what: string, document: unknown): z.output<T> {
+    const parsed = schema.safeParse(document);
+    if (parsed.success) return parsed.data;
+    const wrong = z.prettifyError(parsed.error).replaceAll(/\s+/g, ' ').slice(0, QUOTE_LENGTH_MAX);
+    throw this.#unreachable(`answers what ${what} should not: ${wrong}`, parsed.error);
   }
 
   #fetch(method: Method, path: string, options: RequestOptions): Promise<Response> {
@@ -131,6 +161,7 @@ export class HttpClient {
       response = await fetch(url, {
         method,
         signal: options.signal,
+        redirect: 'error',
         ...(options.body === undefined
           ? {}
           : { body: JSON.stringify(options.body), headers: { 'content-type': 'application/json' } }),
@@ -143,28 +174,56 @@ export class HttpClient {
   }
 
   async #refusal(response: Response): Promise<ControlError> {
-    const document = await this.#json(response);
-    const error =
-      typeof document === 'object' && document !== null && 'error' in document ? document.error : undefined;
-    if (typeof error === 'object' && error !== null && 'code' in error && 'message' in error) {
-      const code = String(error.code);
-      return new ControlError(isKnown(code) ? code : 'failed', String(error.message));
-    }
+    const parsed = Refusal.safeParse(await this.#json(response));
+    if (parsed.success) return controlErrorOf(parsed.data.error);
     return this.#unreachable(`answers with status ${response.status}`);
   }
 
   async #json(response: Response): Promise<unknown> {
+    const pieces: Uint8Array[] = [];
+    let length = 0;
     try {
-      return await response.json();
+      for await (const piece of response.body ?? []) {
+        length += piece.length;
+        if (length > MESSAGE_BYTES_MAX) throw this.#tooLong();
+        pieces.push(piece);
+      }
+    } catch (error) {
+      if (error instanceof ControlError) throw error;
+      throw this.#unreachable(reasonOf(error), error);
+    }
+    return this.#parseJson(Buffer.concat(pieces, length).toString());
+  }
+
+  #parseJson(text: string): unknown {
+    try {
+      return JSON.parse(text);
     } catch (error) {
       throw this.#unreachable('answers with something that is no JSON', error);
     }
   }
 
-  #unreachable(what: string, cause?: unknown): ControlError {
-    const { who, url } = this.#options;
-    return new ControlError('unreachable', `${who} (${url}): ${what}`, { cause });
+  #tooLong(): ControlError {
+    return this.#unreachable(`answers with more than ${MESSAGE_BYTES_MAX} bytes at once`);
   }
+
+  #unreachable(what: string, cause?: unknown): ControlError {
+    const { who, url, advice } = this.#options;
+    const hint = advice === undefined ? '' : `; ${advice}`;
+    return new ControlError('unreachable', `${who} (${url}): ${what}${hint}`, { cause });
+  }
+}
+
+const Refusal = z.object({ error: ErrorBody });
+
+/** A failure that another process has told, as an error of ours; a code that we do not know is `failed`. */
+export function controlErrorOf({ code, message }: ErrorBody): ControlError {
+  return new ControlError(isKnown(code) ? code : 'failed', message);
+}
+
+/** The other side may be there again in a moment. */
+export function isAway(error: unknown): error is ControlError {
+  return error instanceof ControlError && (error.code === 'unreachable' || error.code === 'unavailable');
 }
 
 function isKnown(code: string): code is ControlErrorCode {

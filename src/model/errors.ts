@@ -50,6 +50,7 @@ export type UsageErrorCode =
   | 'wrong-data-folder' // another role's or name's, or not a data folder at all
   | 'newer-format' //      written by a later version
   | 'corrupt-metadata' //  what is stored is damaged
+  | 'not-installed' //  a program of another package is missing
   | 'io';
 
 /** Something that a person asked for cannot be done; the message says what to do instead. */

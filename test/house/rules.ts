@@ -76,18 +76,33 @@ const USERS_OF: Record<string, readonly string[]> = {
   koffi: ['src/base/syscalls.ts'],
   yargs: ['src/cli/'],
   pino: ['src/runtime/logger.ts'],
-  zod: ['src/control-protocol/', 'src/directory/records.ts'],
+  zod: [
+    'src/control-protocol/',
+    'src/cli/settings.ts',
+    'src/directory/records.ts',
+    'src/storage-system/management.ts',
+  ],
+  yaml: ['src/cli/yaml-file.ts'],
+  'cli-table3': ['src/cli/table.ts'],
   'eventsource-parser': ['src/control-protocol/http-client.ts'],
   fastify: ['src/runtime/http-server.ts'],
   'fastify-type-provider-zod': ['src/runtime/http-server.ts'],
   '@fastify/swagger': ['src/runtime/http-server.ts'],
-  '@prometheus-io/client': ['src/runtime/http-server.ts', 'src/directory/metrics.ts'],
+  '@prometheus-io/client': [
+    'src/runtime/http-server.ts',
+    'src/storage-system/metrics.ts',
+    'src/directory/metrics.ts',
+    'src/gateway/metrics.ts',
+  ],
+  'lru-cache': ['src/storage-system/open-volumes.ts'],
   'node:fs': [
     'src/storage/',
     'src/cli/export-files.ts', //    looks into folders
     'src/cli/output.ts', //          writes to stdout and stderr
+    'src/cli/yaml-file.ts', //       reads what a person wrote
     'src/runtime/unix-socket.ts', // takes dead sockets away
     'src/runtime/pool-threads.ts', // finds them under /proc
+    'src/runtime/nbd-devices.ts', //  finds the kernel's under /sys
   ],
   'node:sqlite': ['src/storage/metadata-store.ts'],
 };

@@ -1,0 +1,70 @@
+/**
+ * What the command line is made of: verbs (`attach VOLUME`), and families of them (`volume create NAME`).
+ *
+ * A verb's `parse` turns the words into values, and throws a UsageError (exit 2) before anything is asked or changed;
+ * the action that it returns does the work, and whatever goes wrong there is a failure (exit 1).
+ */
+
+import type { ArgumentsCamelCase, Argv } from 'yargs';
+import type { Output } from './output.ts';
+
+export type Action = (output: Output) => Promise<void>;
+
+/** Names that the shell can complete, and that only the directory knows. */
+export type Completes = 'volume' | 'storage';
+
+export interface Verb {
+  readonly name: string;
+  /** Of a family. */
+  readonly verbs: readonly Verb[];
+  /** Options that are either there or not, less those of every verb. */
+  readonly flags: readonly string[];
+  /** What its first argument names. */
+  readonly completes: Completes | undefined;
+  readonly register: (yargs: Argv, chosen: (action: Action) => void) => Argv;
+}
+
+export interface VerbOptions<T> {
+  /** As yargs takes it: `create <name>`. */
+  readonly command: string;
+  readonly summary: string;
+  readonly flags?: readonly string[];
+  readonly completes?: Completes;
+  readonly describe: (yargs: Argv) => Argv<T>;
+  /** @throws UsageError */
+  readonly parse: (given: ArgumentsCamelCase<T>) => Action;
+}
+
+export function verb<T>({ command, summary, flags, completes, describe, parse }: VerbOptions<T>): Verb {
+  return {
+    name: command.split(' ', 1).join(),
+    verbs: [],
+    flags: flags ?? [],
+    completes,
+    register: (yargs, chosen) =>
+      yargs.command(command, summary, describe, (given) => chosen(parse(given))) as Argv,
+  };
+}
+
+/** Verbs behind a common word. `summary` says what they are about. */
+export function family(name: string, summary: string, verbs: readonly Verb[]): Verb {
+  const names = verbs.map((member) => member.name).join(', ');
+  return {
+    name,
+    verbs,
+    flags: [],
+    completes: undefined,
+    register: (yargs, chosen) =>
+      yargs.command(name, `${summary}: ${names}`, (inner) => {
+        for (const member of verbs) member.register(inner, chosen);
+        return inner.usage(`$0 ${name} COMMAND\n\n${summary}.`).demandCommand(1, `say what to do: ${names}`);
+      }),
+  };
+}
+
+/** The verb that the words name, with the family before it; as much as can be told. */
+export function verbPath(verbs: readonly Verb[], words: readonly string[]): Verb[] {
+  const [word, ...rest] = words.filter((candidate) => !candidate.startsWith('-'));
+  const found = verbs.find(({ name }) => name === word);
+  return found === undefined ? [] : [found, ...verbPath(found.verbs, rest)];
+}

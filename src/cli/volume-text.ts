@@ -1,0 +1,48 @@
+/** A volume in words. */
+
+import type { SegmentView, VolumeView } from '../control-protocol/directory-api.ts';
+import { formatSize } from './size-text.ts';
+import { type Column, formatTable } from './table.ts';
+
+interface Part {
+  readonly segment: SegmentView;
+  readonly copy: SegmentView['copies'][number];
+}
+
+const COLUMNS: readonly Column<Part>[] = [
+  { head: 'OFFSET', align: 'right', cell: ({ segment }) => formatSize(segment.offset) },
+  { head: 'LENGTH', align: 'right', cell: ({ segment }) => formatSize(segment.length) },
+  { head: 'STORAGE', cell: ({ copy }) => copy.storage },
+  { head: 'SITE', cell: ({ copy }) => copy.site },
+  { head: 'ROLE', cell: ({ copy }) => copy.role },
+  { head: 'PAIR', cell: ({ copy }) => (copy.reason === null ? copy.pair : `${copy.pair} (${copy.reason})`) },
+  { head: 'MODE', cell: ({ copy }) => copy.mode },
+  { head: 'FILE', cell: ({ copy }) => copy.file ?? '-' },
+];
+
+export function formatVolume(volume: VolumeView): string {
+  const group = volume.group === null ? '' : `, group ${volume.group}`;
+  const operation = volume.operation === null ? '' : `, operation ${volume.operation}`;
+  const parts = volume.segments.flatMap((segment) => segment.copies.map((copy) => ({ segment, copy })));
+  return [
+    `volume ${volume.name}: ${formatSize(volume.size)}, ${volume.state}, epoch ${volume.epoch}${group}${operation}`,
+    '',
+    ...formatUris(volume),
+    '',
+    formatTable(parts, COLUMNS, 'no segments'),
+  ].join('\n');
+}
+
+/** When it has just been made. */
+export function formatMade(volume: VolumeView): string {
+  const storage = new Set(volume.segments.flatMap(({ copies }) => copies.map((copy) => copy.storage)));
+  return [
+    `volume ${volume.name} of ${formatSize(volume.size)} is ready, on ${[...storage].join(', ')}`,
+    ...formatUris(volume),
+  ].join('\n');
+}
+
+function formatUris({ uris }: VolumeView): string[] {
+  if (uris.length === 0) return ['no gateway is there yet'];
+  return uris.map((uri) => `  ${uri}`);
+}
