@@ -7,13 +7,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';
 import type { OperationRecord } from '../../src/control-protocol/catalog.ts';
 import { CreateVolume } from '../../src/control-protocol/directory-api.ts';
-import type { DirectoryClient } from '../../src/control-protocol/directory-client.ts';
+import { DirectoryClient } from '../../src/control-protocol/directory-client.ts';
 import { type OperationId, VolumeName } from '../../src/control-protocol/names.ts';
 import { ControlError } from '../../src/model/errors.ts';
 import { expectNothingLeaked, settled } from '../support/directory-check.ts';
 import { type Behaviour, MiB, StorageStandIn } from '../support/directory-lab.ts';
-import { startDirectoryProcess } from '../support/directory-process.ts';
 import { type SeededRandom, testRandom } from '../support/random.ts';
+import { startVolary, type VolaryProcess } from '../support/volary-process.ts';
 
 const LIVES = 15;
 const LIFE_MS_MAX = 250;
@@ -49,18 +49,23 @@ async function askOn(directory: DirectoryClient, random: SeededRandom, begun: Op
   }
 }
 
+function runDirectory(folder: string, url: string): Promise<VolaryProcess> {
+  return startVolary(['run', 'directory', '--data', folder, '--listen', url]);
+}
+
 test('killed at random moments, it finishes or undoes all that it has begun, and forgets nothing', async () => {
   const random = testRandom('directory, kill -9');
   const folder = mkdtempSync(join(tmpdir(), 'volary-directory-kill-'));
   const storage = ['a', 'b', 'c'].map((name) => new StorageStandIn(name, 40 * MiB));
   const begun: OperationId[] = [];
-  let life = await startDirectoryProcess(folder, 0);
+  let life = await runDirectory(folder, 'http://127.0.0.1:0');
   onTestFinished(async () => {
     await life.kill();
     for (const each of storage) await each.stop();
     rmSync(folder, { recursive: true });
   });
-  const { url } = life.directory;
+  const directory = new DirectoryClient(String(life.ready.directory));
+  const { url } = directory;
   for (const each of storage) {
     await each.start();
     await each.report(() => url);
@@ -70,20 +75,18 @@ test('killed at random moments, it finishes or undoes all that it has begun, and
     };
   }
   for (let lives = 0; lives < LIVES; lives += 1) {
-    const { directory } = life;
     const asking = [1, 2, 3].map(() => askOn(directory, random, begun));
     await sleep(random.below(LIFE_MS_MAX));
     await life.kill();
     await Promise.all(asking);
-    life = await startDirectoryProcess(folder, Number(new URL(url).port));
+    life = await runDirectory(folder, url);
   }
   for (const each of storage) each.behaviour = () => 'serve';
-  const { directory } = life;
   await settled(directory);
   await expectNothingLeaked(directory, storage);
   expect(begun.length).toBeGreaterThan(0);
   for (const id of begun) expect(['done', 'failed']).toContain((await directory.operation(id)).state);
   const events = await directory.events({ since: 0, limit: 10_000 });
   expect(events.map(({ id }) => id)).toEqual(events.map((_, at) => at + 1));
-  expect(await life.stop()).toBe(0);
+  expect(await life.stop()).toEqual({ code: 0, signal: null });
 });

@@ -65,10 +65,16 @@ test('a directory that comes back neither forgets who is there nor tells of it a
 test('only who is online is given volumes', async () => {
   const { directory, ...lab } = await makeLab({ leaseMs: 500 });
   const [a] = [await lab.storage('a', GiB), await lab.storage('b', MiB)];
+  await lab.create('old', 2 * MiB);
   await a.stop();
   await until(async () => (await directory.storageSystem(a.name)).state === 'offline');
   await expect(lab.create('v', 2 * MiB)).rejects.toMatchObject({ code: 'no-space' });
   await expect(lab.create('v', MiB, [{ storage: 'a' }])).rejects.toMatchObject({ code: 'unavailable' });
+  await expect(lab.resize('old', MiB, true)).rejects.toMatchObject({ code: 'unavailable' });
+  await expect(lab.resize('old', 4 * MiB)).rejects.toMatchObject({ code: 'no-space' });
+  expect(await directory.volume('old' as never)).toMatchObject({ state: 'ready', size: 2 * MiB });
+  expect(await lab.resize('old', 3 * MiB)).toMatchObject({ state: 'done' }); // on b
+  expect(await lab.resize('old', 2 * MiB, true)).toMatchObject({ state: 'done' });
 });
 
 test('a name belongs to one data folder, a data folder has one name, and both belong to one cluster', async () => {

@@ -212,5 +212,5 @@ for (const scenario of SCENARIOS) {
     for (let point = 0; point < points; point += 1) {
       expect(await run(scenario, point), `abandoned at point ${point}`).toBe(point);
     }
-  });
+  }, 120_000);
 }
