@@ -103,6 +103,21 @@ test('1: of two directories on one store, no one decides on what the other has c
   expect(catalog.view.volumes.size).toBe(0);
 });
 
+test('1: what concerns volumes is decided one after the other, also when it is about different ones', async () => {
+  const { catalog, other } = await openCatalog();
+  await Promise.all(
+    Array.from({ length: 20 }, (_, n) =>
+      (n % 2 === 0 ? catalog : other).change((draft) => {
+        const before = draft.view.volumes.size;
+        const segments = [segment(0, 8192, 100 + n)];
+        draft.putVolume(volume({ name: `v${n}`, segments, createdAt: new Date(before).toISOString() }));
+      }),
+    ),
+  );
+  const befores = [...catalog.view.volumes.values()].map(({ createdAt }) => Date.parse(createdAt));
+  expect(befores.sort((a, b) => a - b)).toEqual(Array.from({ length: 20 }, (_, n) => n));
+});
+
 test('events are bounded: the oldest are forgotten, ids go on without gaps', async () => {
   const { catalog } = await openCatalog();
   for (let n = 1; n <= 30; n += 1) {
