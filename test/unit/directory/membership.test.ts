@@ -11,7 +11,7 @@ async function kindsOf(directory: DirectoryClient): Promise<string[]> {
 }
 
 test('who reports is registered, online until its lease ends, and told of once', async () => {
-  const { directory, ...lab } = await makeLab({ leaseMs: 500 });
+  const { directory, ...lab } = await makeLab({ leaseMs: 1_500 });
   const storage = await lab.storage('a', GiB);
   const gateway = await lab.gateway('gw');
   expect(await directory.storageSystem(storage.name)).toMatchObject({
@@ -47,7 +47,7 @@ test('who reports is registered, online until its lease ends, and told of once',
 });
 
 test('a directory that comes back neither forgets who is there nor tells of it again', async () => {
-  const { directory, ...lab } = await makeLab({ leaseMs: 1_000 });
+  const { directory, ...lab } = await makeLab({ leaseMs: 2_000 });
   const storage = await lab.storage('a', GiB);
   const { clusterId } = await directory.cluster();
   await lab.restart();
@@ -63,7 +63,7 @@ test('a directory that comes back neither forgets who is there nor tells of it a
 });
 
 test('only who is online is given volumes', async () => {
-  const { directory, ...lab } = await makeLab({ leaseMs: 500 });
+  const { directory, ...lab } = await makeLab({ leaseMs: 1_500 });
   const [a] = [await lab.storage('a', GiB), await lab.storage('b', MiB)];
   await lab.create('old', 2 * MiB);
   await a.stop();

@@ -151,6 +151,7 @@ async function start(path: string, fuse: Fuse, storage: readonly StorageStandIn[
     log: silentLog,
     limits: LIMITS,
     garbageRetryMs: 20,
+    leaseMs: 60_000, // nobody keeps it alive here
   });
   const directory = new DirectoryClient((service.ready.document as { directory: string }).directory);
   for (const each of storage) await each.reportOnce(directory.url);
