@@ -11,7 +11,7 @@ import { hideBin } from 'yargs/helpers';
 import packageJson from '../../package.json' with { type: 'json' };
 import { VolaryError } from '../model/errors.ts';
 import { attach } from './attach.ts';
-import { complete } from './complete.ts';
+import { completeNames } from './complete.ts';
 import { detach } from './detach.ts';
 import { events } from './events.ts';
 import { location } from './location.ts';
@@ -32,6 +32,11 @@ const WIDTH_MAX = 110;
 async function main(words: readonly string[]): Promise<number> {
   const options = words.includes('--') ? words.slice(0, words.indexOf('--')) : words;
   const output = new Output(options.includes('--json') || options.includes('--json=true'));
+  const names = await completeNames(VERBS, words);
+  if (names.length > 0) {
+    output.result(names, names.join('\n'));
+    return ExitStatus.ok;
+  }
   const meant = verbPath(VERBS, options);
   let action: Action | undefined;
   try {
@@ -62,7 +67,7 @@ async function main(words: readonly string[]): Promise<number> {
         action = chosen;
       });
     }
-    complete(parser, VERBS);
+    parser.completion('completion', 'Print a script that completes commands for your shell (bash or zsh)');
     await parser.parseAsync();
   } catch (error) {
     return tellWrongUsage(error, ['volary', ...meant.map(({ name }) => name), '--help'].join(' '), output);
