@@ -13,6 +13,7 @@ export default defineConfig({
       { test: { name: 'contract', include: ['test/contract/**/*.test.ts'], testTimeout: 30_000 } },
       { test: { name: 'conformance', include: ['test/conformance/**/*.test.ts'], ...serial } },
       { test: { name: 'interop', include: ['test/interop/**/*.test.ts'], ...serial } },
+      { test: { name: 'cluster', include: ['test/cluster/**/*.test.ts'], ...serial } },
       { test: { name: 'crash', include: ['test/crash/**/*.test.ts'], ...serial } },
       {
         test: {

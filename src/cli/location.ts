@@ -2,8 +2,8 @@
 
 import type { Location } from '../control-protocol/directory-api.ts';
 import { VolumeName } from '../control-protocol/names.ts';
+import { parseSize } from '../model/size.ts';
 import { parseDirectory, withDirectory } from './directory-option.ts';
-import { parseSize } from './size.ts';
 import { type Column, formatTable } from './table.ts';
 import { parseAs, parseOffset, parseSingle } from './values.ts';
 import { type Action, verb } from './verb.ts';

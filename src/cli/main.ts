@@ -17,6 +17,7 @@ import { events } from './events.ts';
 import { location } from './location.ts';
 import { operation } from './operation.ts';
 import { ExitStatus, Output } from './output.ts';
+import { run } from './run.ts';
 import { serve } from './serve.ts';
 import { status } from './status.ts';
 import { storage } from './storage.ts';
@@ -25,7 +26,7 @@ import { type Action, verbPath } from './verb.ts';
 import { volume } from './volume.ts';
 
 /** In the order of the help. */
-const VERBS = [serve, volume, storage, location, attach, detach, status, events, operation];
+const VERBS = [serve, run, volume, storage, location, attach, detach, status, events, operation];
 
 const WIDTH_MAX = 110;
 

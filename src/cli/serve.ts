@@ -3,8 +3,8 @@
 import type { Argv } from 'yargs';
 import { UsageError } from '../model/errors.ts';
 import { DEFAULT_LISTEN_URI, type ListenAddress, parseListenUri } from '../model/nbd-uri.ts';
+import { parseSize } from '../model/size.ts';
 import { parseExportName } from './export-name.ts';
-import { parseSize } from './size.ts';
 import { parseBusyPoll, parseSingle } from './values.ts';
 import { verb } from './verb.ts';
 

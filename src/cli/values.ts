@@ -2,7 +2,7 @@
 
 import { VolumeSize } from '../control-protocol/names.ts';
 import { UsageError, type UsageErrorCode } from '../model/errors.ts';
-import { parseSize } from './size.ts';
+import { parseSize } from '../model/size.ts';
 
 const BUSY_POLL_US_MAX = 10_000;
 

@@ -7,5 +7,7 @@
 import { z } from 'zod';
 import { VolumeName } from './names.ts';
 
+export const VolumeParams = z.object({ name: VolumeName });
+
 export const VolumeHosts = z.object({ volume: VolumeName, connections: z.int().min(0) });
 export type VolumeHosts = z.infer<typeof VolumeHosts>;

@@ -47,6 +47,9 @@ export type UsageErrorCode =
   | 'address-in-use'
   | 'address-unavailable'
   | 'locked'
+  | 'wrong-data-folder' // another role's or name's, or not a data folder at all
+  | 'newer-format' //      written by a later version
+  | 'corrupt-metadata' //  what is stored is damaged
   | 'not-installed' //  a program of another package is missing
   | 'io';
 
@@ -54,6 +57,19 @@ export type UsageErrorCode =
 export class UsageError extends VolaryError {
   readonly code: UsageErrorCode;
   constructor(code: UsageErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+export type StoreErrorCode =
+  | 'no-space' // disk full, quota
+  | 'io'; //      the medium failed, or the file system has gone read-only
+
+/** Something that is to be kept could not be, or not be had back. The store works on once its cause is gone. */
+export class StoreError extends VolaryError {
+  readonly code: StoreErrorCode;
+  constructor(code: StoreErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options);
     this.code = code;
   }

@@ -13,9 +13,14 @@ import { errorOfHandshake } from './errors.ts';
 
 export type RemoteAddress = { readonly host: string; readonly port: number } | { readonly path: string };
 
-export interface DialOptions {
+/** Where an export is. */
+export interface RemoteTarget {
   readonly address: RemoteAddress;
+  /** '' is the default export. */
   readonly exportName: string;
+}
+
+export interface DialOptions extends RemoteTarget {
   /** The best style to ask for. */
   readonly headerStyle: HeaderStyle;
   /** How long a server may take to answer. */
@@ -37,9 +42,16 @@ export interface DialOutcome {
 }
 
 /** How a server is called in messages. */
-export function serverText({ address, exportName }: Pick<DialOptions, 'address' | 'exportName'>): string {
+export function serverText({ address, exportName }: RemoteTarget): string {
   const where = 'path' in address ? address.path : `${address.host}:${address.port}`;
   return `the NBD server at ${where}, export ${JSON.stringify(exportName)}`;
+}
+
+export function isSameTarget(one: RemoteTarget, other: RemoteTarget): boolean {
+  if (one.exportName !== other.exportName) return false;
+  if ('path' in one.address) return 'path' in other.address && one.address.path === other.address.path;
+  if ('path' in other.address) return false;
+  return one.address.host === other.address.host && one.address.port === other.address.port;
 }
 
 const KEEP_ALIVE_MS = 10_000;

@@ -2,7 +2,7 @@
 
 import { VolumeError, type VolumeErrorCode } from '../model/errors.ts';
 import { Errno, errnoName } from '../nbd-server-protocol/constants.ts';
-import type { ProtocolError, ProtocolErrorCode } from '../nbd-server-protocol/errors.ts';
+import { ProtocolError, type ProtocolErrorCode } from '../nbd-server-protocol/errors.ts';
 
 /** Without ESHUTDOWN: a server that says so is leaving, and its connection counts as lost (link.ts). */
 const CODE_OF_ERRNO: Record<Errno, VolumeErrorCode> = {
@@ -28,6 +28,29 @@ const CODE_OF_PROTOCOL_ERROR: Record<ProtocolErrorCode, VolumeErrorCode> = {
   refused: 'invalid',
   'unknown-export': 'invalid',
 };
+
+/** A server does not give the export, or not any more. */
+export interface RemoteRefusal {
+  readonly code:
+    | 'unknown' //   it has no such export
+    | 'refused' //   it has, perhaps, and does not give it
+    | 'shutdown'; // it is leaving, or the export is leaving it
+  readonly message: string;
+}
+
+const REFUSAL_OF_PROTOCOL_ERROR: Partial<Record<ProtocolErrorCode, RemoteRefusal['code']>> = {
+  'unknown-export': 'unknown',
+  refused: 'refused',
+  shutdown: 'shutdown',
+};
+
+/** What a connection was lost with, or not got, as a refusal; undefined: it is none. */
+export function refusalOf(error: Error): RemoteRefusal | undefined {
+  const origin = error instanceof VolumeError ? error.cause : error;
+  if (!(origin instanceof ProtocolError)) return undefined;
+  const code = REFUSAL_OF_PROTOCOL_ERROR[origin.code];
+  return code === undefined ? undefined : { code, message: error.message };
+}
 
 /** A request was answered with an error. */
 export function errorOfReply(errno: Errno, text: string, offset: number | undefined): VolumeError {

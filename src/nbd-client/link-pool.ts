@@ -6,29 +6,36 @@
  *   reconnecting  -> failed         reconnectMs have passed: what waits fails with 'io', and so does what comes
  *   failed        -> connected      a connection is there again
  *   connected, reconnecting, failed -> failed for good   the export has come back with less than before
+ *   connected     -> reconnecting   retarget: all connections are given up
  *   any           -> closed         close
+ *
+ * Before the first connection (`open`) it is reconnecting, and nothing is told of that.
  *
  * Invariants
  *  P1 An operation is in exactly one place: waiting, in flight on one live link, or settled. It is settled once.
  *  P2 What a dead link had in flight waits at the front, in the order in which it was sent. Operations that are under
  *     way at the same time have no order (rule 5 of model/volume.ts), so none is kept between links.
- *  P3 An operation is given up `reconnectMs` after a link was lost with it first, so that a server which breaks the
- *     protocol each time it is asked the same is not asked for ever.
- *  P4 Attempts to connect back off until a connection has lived for a while: one that only ever dies costs little.
+ *  P3 An operation that waits is given up `reconnectMs` after a link was lost with it first, however often it was sent
+ *     since, so that a server which breaks the protocol each time it is asked the same is not asked for ever.
+ *  P4 Attempts to connect back off until a connection has lived for a while: one that only ever dies costs little. They
+ *     go on for as long as there is a volume, whatever its state, and whatever the server says.
+ *  P5 There is no link, and no attempt, but to the target of now.
  */
 
 import { VolumeError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import type { ReceiveArea } from '../nbd-server-protocol/receive-area.ts';
 import type { ClientSession } from '../nbd-server-protocol/session.ts';
-import { type DialOptions, dial, serverText } from './dial.ts';
+import { type DialOptions, dial, isSameTarget, type RemoteTarget, serverText } from './dial.ts';
+import { type RemoteRefusal, refusalOf } from './errors.ts';
 import type { FlushLedger } from './flush-ledger.ts';
 import { Link, type LinkOwner } from './link.ts';
+import { Opening } from './opening.ts';
 import { goneError, type Operation } from './operation.ts';
 
 const BACKOFF_MIN_MS = 10;
 const BACKOFF_MAX_MS = 1000;
-/** How often a silent connection is looked at, as a part of the time that it may be silent. */
+/** A connection that is silent, and an operation that was lost, may take a part of reconnectMs more: one of so many. */
 const WATCHES = 4;
 
 export type RemoteState = 'connected' | 'reconnecting' | 'failed' | 'closed';
@@ -39,7 +46,9 @@ export type Verdict =
   | { readonly kind: 'less'; readonly reason: string };
 
 export interface LinkPoolOptions {
-  readonly dialOptions: DialOptions;
+  /** The first target. */
+  readonly target: RemoteTarget;
+  readonly dialOptions: Omit<DialOptions, keyof RemoteTarget>;
   readonly reconnectMs: number;
   readonly ledger: FlushLedger;
   readonly log: Log;
@@ -49,6 +58,7 @@ export interface LinkPoolOptions {
    */
   judge(session: ClientSession, dialledMs: number): Verdict;
   onState(state: RemoteState): void;
+  onRefused(refusal: RemoteRefusal): void;
 }
 
 /** A place for one connection. */
@@ -63,17 +73,23 @@ export class LinkPool implements LinkOwner {
   readonly area: ReceiveArea;
   readonly #options: LinkPoolOptions;
   readonly #slots: Slot[] = [];
+  #target: RemoteTarget;
+  #opening: Opening | undefined;
+  /** All links are being dropped: nothing is sent, or dialled, before the last of them is. */
+  #retargeting = false;
   #waiting: Operation[] = [];
   #underWay = 0;
   #state: RemoteState = 'reconnecting';
   #failedForGood: VolumeError | undefined;
   #lastFailure: Error | undefined;
   #expiry: NodeJS.Timeout | undefined;
+  #patience: NodeJS.Timeout | undefined;
   #watch: NodeJS.Timeout | undefined;
   #whenIdle: (() => void) | undefined;
 
   constructor(options: LinkPoolOptions) {
     this.#options = options;
+    this.#target = options.target;
     this.area = options.dialOptions.area;
   }
 
@@ -85,21 +101,36 @@ export class LinkPool implements LinkOwner {
     return this.#slots.filter(({ link }) => link !== undefined).length;
   }
 
-  /** The first connection; there is no second attempt. */
-  open(): Promise<ClientSession> {
-    return new Promise((resolve, reject) => {
-      const slot = this.#newSlot();
-      dial(this.#options.dialOptions, {
-        ready: (socket, session, rest) => {
-          const link = new Link(socket, session, this);
-          resolve(session);
-          // The session is accepted as the one that the volume is made from.
-          this.#linked(slot, link, rest);
-          return link;
-        },
-        failed: reject,
-      });
+  /** The first connection. Attempts go on for `openMs`; with 0 there is one, or one for each target. */
+  open(openMs: number, signal: AbortSignal | undefined): Promise<ClientSession> {
+    this.#opening = new Opening({
+      openMs,
+      signal,
+      silence: () => new VolumeError('io', `${this.#serverText} does not answer`),
+      failed: () => this.#leaveUnopened(),
     });
+    if (!this.#opening.isOver) this.#connect(this.#newSlot());
+    return this.#opening.opened;
+  }
+
+  /** The export is elsewhere now. Connections and attempts to the older target are given up at once. */
+  retarget(target: RemoteTarget): void {
+    if (this.#state === 'closed' || this.#failedForGood !== undefined) return;
+    if (isSameTarget(target, this.#target)) return;
+    const from = this.#serverText;
+    this.#target = target;
+    this.#options.log.info({ from, to: this.#serverText }, 'remote volume has moved');
+    const reason = new Error(`moved from ${from}`);
+    const wasConnected = this.#state === 'connected';
+    this.#retargeting = true;
+    for (const slot of this.#slots) {
+      this.#idle(slot);
+      slot.backoffMs = 0;
+      slot.link?.drop(reason);
+    }
+    this.#retargeting = false;
+    for (const slot of this.#slots) this.#connect(slot);
+    if (wasConnected) this.#disconnected(reason);
   }
 
   /** Up to `connections` altogether; they come when they come. */
@@ -138,11 +169,11 @@ export class LinkPool implements LinkOwner {
     }
     this.#enter('closed', undefined);
     clearTimeout(this.#expiry);
+    clearTimeout(this.#patience);
     clearTimeout(this.#watch);
     const leaving: Promise<void>[] = [];
     for (const slot of this.#slots) {
-      clearTimeout(slot.retryTimer);
-      slot.giveUp?.();
+      this.#idle(slot);
       if (slot.link !== undefined) leaving.push(slot.link.leave());
       slot.link = undefined;
     }
@@ -153,7 +184,7 @@ export class LinkPool implements LinkOwner {
 
   #refusalOf(operation: Operation): VolumeError | undefined {
     if (this.#failedForGood !== undefined) return this.#failedForGood;
-    if (this.#state === 'failed') return goneError(serverText(this.#options.dialOptions), this.#lastFailure);
+    if (this.#state === 'failed') return goneError(this.#serverText, this.#lastFailure);
     return this.#options.ledger.refusalOf(operation);
   }
 
@@ -205,7 +236,35 @@ export class LinkPool implements LinkOwner {
     for (const operation of this.#waiting.splice(0)) this.#settle(operation, error);
   }
 
+  /** Gives up what has waited for too long since it was lost first. */
+  #losePatience(): void {
+    this.#patience = undefined;
+    const lostBeforeMs = performance.now() - this.#options.reconnectMs;
+    const waiting: Operation[] = [];
+    for (const operation of this.#waiting.splice(0)) {
+      const tooLong = operation.lostAtMs !== undefined && operation.lostAtMs <= lostBeforeMs;
+      if (tooLong) this.#settle(operation, goneError(this.#serverText, this.#lastFailure));
+      else waiting.push(operation);
+    }
+    this.#waiting = waiting;
+    this.#watchPatience(performance.now());
+  }
+
+  /** What was lost well before `nowMs` for the first time has less time left than a loss at `nowMs` gives. */
+  #watchPatience(nowMs: number): void {
+    let firstMs = nowMs;
+    for (const { lostAtMs } of this.#waiting) firstMs = Math.min(firstMs, lostAtMs ?? nowMs);
+    if (nowMs - firstMs < this.#options.reconnectMs / WATCHES) return;
+    clearTimeout(this.#patience);
+    const waitMs = Math.ceil(firstMs + this.#options.reconnectMs - performance.now());
+    this.#patience = setTimeout(() => this.#losePatience(), Math.max(0, waitMs));
+  }
+
   // --- connections -----------------------------------------------------------------------------------------
+
+  get #serverText(): string {
+    return serverText(this.#target);
+  }
 
   #newSlot(): Slot {
     const slot: Slot = { link: undefined, giveUp: undefined, retryTimer: undefined, backoffMs: 0 };
@@ -216,27 +275,50 @@ export class LinkPool implements LinkOwner {
   #connect(slot: Slot): void {
     slot.retryTimer = undefined;
     const dialledMs = performance.now();
-    slot.giveUp = dial(this.#options.dialOptions, {
-      ready: (socket, session, rest) => {
-        slot.giveUp = undefined;
-        const link = new Link(socket, session, this);
-        const verdict = this.#options.judge(session, dialledMs);
-        if (verdict.kind === 'use') {
-          this.#linked(slot, link, rest);
-        } else {
-          socket.destroy();
-          if (verdict.kind === 'stale') this.#retry(slot);
-          else this.#failForGood(verdict.reason);
-        }
-        return link;
+    slot.giveUp = dial(
+      { ...this.#options.dialOptions, ...this.#target },
+      {
+        ready: (socket, session, rest) => {
+          slot.giveUp = undefined;
+          const link = new Link(socket, session, this);
+          this.#opening?.succeed(session);
+          const verdict = this.#options.judge(session, dialledMs);
+          if (verdict.kind === 'use') {
+            this.#linked(slot, link, rest);
+          } else {
+            socket.destroy();
+            if (verdict.kind === 'stale') this.#retry(slot);
+            else this.#failForGood(verdict.reason);
+          }
+          return link;
+        },
+        failed: (error) => {
+          slot.giveUp = undefined;
+          this.#lastFailure = error;
+          this.#options.log.debug({ error: error.message }, 'no connection to an NBD server');
+          this.#retry(slot);
+          this.#opening?.attemptFailed(error);
+          this.#tellOfRefusal(error); // which may retarget
+        },
       },
-      failed: (error) => {
-        slot.giveUp = undefined;
-        this.#lastFailure = error;
-        this.#options.log.debug({ error: error.message }, 'no connection to an NBD server');
-        this.#retry(slot);
-      },
-    });
+    );
+  }
+
+  #leaveUnopened(): void {
+    this.#state = 'closed'; // onState has never been told of another
+    for (const slot of this.#slots) this.#idle(slot);
+  }
+
+  #tellOfRefusal(reason: Error): void {
+    const refusal = refusalOf(reason);
+    if (refusal !== undefined) this.#options.onRefused(refusal);
+  }
+
+  /** No attempt is under way, nor planned. */
+  #idle(slot: Slot): void {
+    clearTimeout(slot.retryTimer);
+    slot.giveUp?.();
+    slot.giveUp = undefined;
   }
 
   #retry(slot: Slot): void {
@@ -255,7 +337,7 @@ export class LinkPool implements LinkOwner {
   }
 
   lost(link: Link, reason: Error, unanswered: Operation[]): void {
-    const { ledger, log, reconnectMs, dialOptions } = this.#options;
+    const { ledger, log } = this.#options;
     const slot = this.#slots.find((one) => one.link === link);
     if (slot === undefined) return;
     slot.link = undefined;
@@ -263,40 +345,47 @@ export class LinkPool implements LinkOwner {
     this.#lastFailure = reason;
     ledger.connectionLost(link.canMultiConn);
     log.debug({ reason: reason.message, inFlight: unanswered.length }, 'lost a connection to an NBD server');
+    this.#takeBack(unanswered, reason);
+    if (this.#failedForGood !== undefined) {
+      this.#failWaiting(this.#failedForGood);
+      return;
+    }
+    if (this.#retargeting) return;
+    this.#retry(slot);
+    if (this.liveLinks === 0) this.#disconnected(reason);
+    else this.#sendWaiting();
+    this.#tellOfRefusal(reason);
+  }
+
+  #takeBack(unanswered: Operation[], reason: Error): void {
+    const { reconnectMs } = this.#options;
     const nowMs = performance.now();
     const again: Operation[] = [];
     for (const operation of unanswered) {
       operation.lostAtMs ??= nowMs;
       if (nowMs - operation.lostAtMs < reconnectMs) again.push(operation);
-      else this.#settle(operation, goneError(serverText(dialOptions), reason));
+      else this.#settle(operation, goneError(this.#serverText, reason));
     }
     this.#waiting = [...again, ...this.#waiting];
-    if (this.#failedForGood !== undefined) {
-      this.#failWaiting(this.#failedForGood);
-      return;
-    }
-    this.#retry(slot);
-    if (this.liveLinks === 0) {
-      this.#expiry = setTimeout(() => this.#expire(), reconnectMs); // before onState, which may close
-      this.#enter('reconnecting', reason);
-    } else {
-      this.#sendWaiting();
-    }
+    this.#watchPatience(nowMs);
+  }
+
+  #disconnected(reason: Error): void {
+    this.#expiry = setTimeout(() => this.#expire(), this.#options.reconnectMs); // before onState, which may close
+    this.#enter('reconnecting', reason);
   }
 
   #expire(): void {
     this.#enter('failed', this.#lastFailure);
-    this.#failWaiting(goneError(serverText(this.#options.dialOptions), this.#lastFailure));
+    this.#failWaiting(goneError(this.#serverText, this.#lastFailure));
   }
 
   #failForGood(reason: string): void {
-    this.#failedForGood = new VolumeError('failed', `${serverText(this.#options.dialOptions)}: ${reason}`);
+    this.#failedForGood = new VolumeError('failed', `${this.#serverText}: ${reason}`);
     clearTimeout(this.#expiry);
     this.#enter('failed', this.#failedForGood);
     for (const slot of this.#slots) {
-      clearTimeout(slot.retryTimer);
-      slot.giveUp?.();
-      slot.giveUp = undefined;
+      this.#idle(slot);
       slot.link?.drop(this.#failedForGood);
     }
     this.#failWaiting(this.#failedForGood);
@@ -320,8 +409,8 @@ export class LinkPool implements LinkOwner {
     const from = this.#state;
     if (from === state || from === 'closed') return;
     this.#state = state;
-    const { log, onState, dialOptions } = this.#options;
-    const fields = { server: serverText(dialOptions), from, to: state, cause: cause?.message };
+    const { log, onState } = this.#options;
+    const fields = { server: this.#serverText, from, to: state, cause: cause?.message };
     if (state === 'failed') log.error(fields, 'remote volume');
     else log.info(fields, 'remote volume');
     onState(state);

@@ -231,7 +231,8 @@ export class Link implements Receiver, ReplySink<Attempt> {
   }
 
   done(attempt: Attempt): void {
-    if (attempt.leaving) throw new ProtocolError('shutdown', 'the server is being shut down');
+    if (attempt.leaving)
+      throw new ProtocolError('shutdown', attempt.error?.message ?? 'the server is leaving');
     if (attempt.handedBytes > this.#takenBytes) {
       attempt.answered = true;
       this.#early.push(attempt);

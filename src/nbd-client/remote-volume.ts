@@ -16,10 +16,15 @@
  *     the answer comes later for certain; but the old copy may still be under way at the server then, and land behind it. That it does
  *     not is the server's promise: Volary's fences the writes of dead connections. Of our side no byte follows a dead TCP connection (it is reset).
  *
+ *  R6 A retarget is a loss of all connections, with its consequences (R2, R3, R5). It is to the same content: what was
+ *     answered at the older target, and with FUA or a flush was made durable there, is so at the newer one. That is the
+ *     rule of whoever calls it, as is that the older target carries out nothing any more.
+ *
  * What is not promised
  *  N1 Writes that were answered and not flushed, by a server whose machine then lost power (a server process that was
  *     killed is fine: the page cache outlives it). NBD gives no way to see that: the server comes back, and the next flush
- *     succeeds without them. Who must know writes with FUA, or keeps a copy elsewhere.
+ *     succeeds without them. Who must know writes with FUA, or keeps a copy elsewhere. So with a retarget: a flush covers
+ *     what was answered before when the newer target is the same process (its page cache holds it), or has it otherwise.
  *  N2 R5, with a server that goes on executing requests of dead connections beside those of new ones.
  *  N3 That it can be made smaller over several connections: Volary refuses that while an export has other users.
  *  N4 A range read while a write that overlaps it is sent again: as with any two requests at the same time.
@@ -36,19 +41,18 @@ import {
 } from '../nbd-server-protocol/constants.ts';
 import { ReceiveArea } from '../nbd-server-protocol/receive-area.ts';
 import type { ClientSession } from '../nbd-server-protocol/session.ts';
-import type { RemoteAddress } from './dial.ts';
+import type { RemoteTarget } from './dial.ts';
+import type { RemoteRefusal } from './errors.ts';
 import { blockSizesOf, capabilitiesOf, PAYLOAD_BYTES_MAX, shortfallOf } from './export-promise.ts';
 import { FlushLedger } from './flush-ledger.ts';
 import { LinkPool, type RemoteState, type Verdict } from './link-pool.ts';
 import { appendExtent, Operation, type Wanted } from './operation.ts';
 
-export type { RemoteAddress } from './dial.ts';
+export type { RemoteAddress, RemoteTarget } from './dial.ts';
+export type { RemoteRefusal } from './errors.ts';
 export type { RemoteState } from './link-pool.ts';
 
-export interface RemoteVolumeOptions {
-  readonly address: RemoteAddress;
-  /** '' is the default export. */
-  readonly exportName: string;
+export interface RemoteVolumeOptions extends RemoteTarget {
   /** How many connections, when the server promises that they may be several (default 4). */
   readonly connections?: number;
   /** How long requests wait for a server that is away (default 30,000). */
@@ -58,6 +62,23 @@ export interface RemoteVolumeOptions {
   readonly log: Log;
   /** Called when `state` has changed. */
   readonly onState?: (state: RemoteState) => void;
+  /**
+   * Called when the server does not give the export (as often as it is asked: each connection backs off for itself),
+   * or says that it is leaving. Attempts go on whatever it does; `retarget` may be called in it.
+   */
+  readonly onRefused?: (refusal: RemoteRefusal) => void;
+  /** How long to try when the server is away or refuses the export (default 0: once). */
+  readonly openMs?: number;
+  /** Gives the opening up. Of no meaning once there is a volume. */
+  readonly signal?: AbortSignal;
+}
+
+/** A remote volume from before there is a connection. */
+export interface RemoteOpening {
+  /** Rejects as `openRemoteVolume` does. */
+  readonly volume: Promise<RemoteVolume>;
+  /** As RemoteVolume's, and also before there is one. */
+  retarget(target: RemoteTarget): void;
 }
 
 const CONNECTIONS = 4;
@@ -69,17 +90,22 @@ const RANGE_BYTES_MAX = 1024 * 1024 * 1024;
 
 /**
  * Connects to an export.
- * @throws VolumeError: 'invalid' (no such export, or refused), 'not-supported' (TLS, oldstyle), 'shutdown', 'io'
+ * @throws VolumeError: 'invalid' (no such export, or refused), 'not-supported' (TLS, oldstyle: at once), 'shutdown' (also
+ *   by `signal`), 'io'
  */
-export async function openRemoteVolume(options: RemoteVolumeOptions): Promise<RemoteVolume> {
+export function openRemoteVolume(options: RemoteVolumeOptions): Promise<RemoteVolume> {
+  return startRemoteVolume(options).volume;
+}
+
+/** The same, for one whose target may change while it is still being looked for. */
+export function startRemoteVolume(options: RemoteVolumeOptions): RemoteOpening {
   const { address, exportName, log } = options;
   const reconnectMs = options.reconnectMs ?? RECONNECT_MS;
   const ledger = new FlushLedger();
   let volume: RemoteVolume | undefined;
   const pool = new LinkPool({
+    target: { address, exportName },
     dialOptions: {
-      address,
-      exportName,
       headerStyle: options.headerStyle ?? 'extended',
       timeoutMs: Math.min(reconnectMs, HANDSHAKE_MS_MAX),
       area: new ReceiveArea(RECEIVE_BYTES),
@@ -89,11 +115,15 @@ export async function openRemoteVolume(options: RemoteVolumeOptions): Promise<Re
     log,
     judge: (session, dialledMs) => volume?.judge(session, dialledMs) ?? { kind: 'use' },
     onState: options.onState ?? (() => undefined),
+    onRefused: options.onRefused ?? (() => undefined),
   });
-  const session = await pool.open();
-  volume = new RemoteVolume(pool, ledger, session);
-  if (volume.canMultiConn) pool.widen(options.connections ?? CONNECTIONS);
-  return volume;
+  const open = async (): Promise<RemoteVolume> => {
+    const session = await pool.open(options.openMs ?? 0, options.signal);
+    volume = new RemoteVolume(pool, ledger, session);
+    if (volume.canMultiConn) pool.widen(options.connections ?? CONNECTIONS);
+    return volume;
+  };
+  return { volume: open(), retarget: (target) => pool.retarget(target) };
 }
 
 export class RemoteVolume implements Volume {
@@ -142,6 +172,21 @@ export class RemoteVolume implements Volume {
   /** Header style and flags as they were agreed on when the volume was opened. */
   get session(): ClientSession {
     return this.#session;
+  }
+
+  /**
+   * The export is at another server, or has another name. What is unanswered is sent again there (R2), what is being
+   * tried elsewhere is given up. Nothing when it is the target already, or the volume is closed or has failed for good.
+   */
+  retarget(target: RemoteTarget): void {
+    this.#pool.retarget(target);
+  }
+
+  /** It is known from elsewhere that the export has at least this size by now. */
+  hasGrown(sizeBytes: number): void {
+    if (sizeBytes <= this.#sizeBytes) return;
+    this.#sizeBytes = sizeBytes;
+    this.#resizedAtMs = performance.now(); // what an attempt under way tells of the size may be older
   }
 
   /** Whether a further connection, asked for at `dialledMs`, may be used. Takes a larger size over. */

@@ -13,7 +13,7 @@ export { REPLY_WHOLE_BYTES, ReplyDecoder, type ReplySink } from './reply-decoder
 export { ReplyEncoder, type StatusDescriptor } from './reply-encoder.ts';
 export { type Request, RequestDecoder, type RequestSink, type RequestTag } from './request-decoder.ts';
 export { RequestEncoder, type RequestHeader } from './request-encoder.ts';
-export { type CloseCode, ServerHandshake, type ServerStep } from './server-handshake.ts';
+export { type CloseCode, type ExportRefusal, ServerHandshake, type ServerStep } from './server-handshake.ts';
 export {
   type ClientGoal,
   type ClientSession,

@@ -7,7 +7,8 @@
  *   option-header   16 bytes                                 -> option-data | skip | closed
  *   option-data     the data of EXPORT_NAME, INFO, GO, …     -> option-header (reply) | asked | closed
  *   skip            the data of any other option            -> option-header (reply) | asked (LIST) | closed (ABORT)
- *   asked           provideList, provideExport, refuse       -> option-header (reply) | listing | agreed | closed
+ *   asked           provideList, provideExport,            -> option-header (reply) | listing | agreed | closed
+ *                   refuseExport, refuse
  *   listing         next()                                   -> listing | option-header
  *   agreed, closed  (final: the step 'ready' or 'close' stands)
  *
@@ -55,6 +56,13 @@ export type CloseCode =
   | 'refused' //     EXPORT_NAME for something that cannot be had; the protocol has no error reply for it
   | 'limit'; //      the client sends more than one client ever needs
 
+/** Why an export cannot be had, when there is more to say than that it is not there. */
+export interface ExportRefusal {
+  readonly code: 'unknown' | 'policy' | 'shutdown';
+  /** For people; cut to fit. */
+  readonly text: string;
+}
+
 export type ServerStep =
   /** Feed more. */
   | { readonly kind: 'need-bytes' }
@@ -62,7 +70,7 @@ export type ServerStep =
   | { readonly kind: 'send'; readonly bytes: Buffer }
   /** Answer with provideList or refuse. */
   | { readonly kind: 'list' }
-  /** Answer with provideExport or refuse. '' is the default export. */
+  /** Answer with provideExport, refuseExport or refuse. '' is the default export. */
   | { readonly kind: 'find'; readonly name: string }
   /** Send nothing more; close the connection. */
   | { readonly kind: 'close'; readonly code: CloseCode; readonly reason: string }
@@ -78,6 +86,12 @@ type State =
   | { readonly kind: 'listing'; readonly entries: Iterator<ExportEntry> }
   | { readonly kind: 'closed'; readonly step: ServerStep }
   | { readonly kind: 'agreed'; readonly session: NegotiatedSession };
+
+const REFUSAL_TYPE: Record<ExportRefusal['code'], number> = {
+  unknown: OptionReply.errUnknown,
+  policy: OptionReply.errPolicy,
+  shutdown: OptionReply.errShutdown,
+};
 
 const OPTION_HEADER: State = { kind: 'option-header' };
 const NEED_BYTES: ServerStep = { kind: 'need-bytes' };
@@ -152,18 +166,29 @@ export class ServerHandshake {
 
   /** Answers 'find'; `undefined`: there is no such export. */
   provideExport(info: ExportInfo | undefined): void {
-    const question = this.#asked();
-    requireThat(question.kind !== 'list', 'an export was not asked for');
+    const question = this.#exportAsked();
+    if (!info) {
+      this.refuseExport({ code: 'unknown', text: `there is no export ${quote(question.name)} here` });
+      return;
+    }
     this.#state = OPTION_HEADER;
     if (question.kind === 'export-name') {
       this.#answerExportName(question.name, info);
-    } else if (!info) {
-      const text = `there is no export ${quote(question.name)} here`;
-      this.#output.push(encodeRefusal(question.option, { type: OptionReply.errUnknown, text }));
     } else if (question.kind === 'info') {
       this.#answerInfo(question.option, question.request, info);
     } else {
       this.#answerMeta(question.option, question.request, info);
+    }
+  }
+
+  /** Answers 'find': this export cannot be had, and why. The client may ask for another. */
+  refuseExport({ code, text }: ExportRefusal): void {
+    const { kind, option } = this.#exportAsked();
+    if (kind === 'export-name') {
+      this.#close('refused', text);
+    } else {
+      this.#state = OPTION_HEADER;
+      this.#output.push(encodeRefusal(option, { type: REFUSAL_TYPE[code], text }));
     }
   }
 
@@ -304,11 +329,7 @@ export class ServerHandshake {
     }
   }
 
-  #answerExportName(name: string, info: ExportInfo | undefined): void {
-    if (!info) {
-      this.#close('refused', `there is no export ${quote(name)} here`);
-      return;
-    }
+  #answerExportName(name: string, info: ExportInfo): void {
     const session = this.#session(name, info, false);
     const zeroes = this.#noZeroes ? 0 : EXPORT_NAME_ZEROES;
     this.#output.push(encodeSizeAndFlags(info.sizeBytes, session.transmissionFlags, zeroes));
@@ -367,6 +388,12 @@ export class ServerHandshake {
   #asked(): Question {
     requireThat(this.#state.kind === 'asked', 'answered without having been asked');
     return this.#state.question;
+  }
+
+  #exportAsked(): Exclude<Question, { kind: 'list' }> {
+    const question = this.#asked();
+    requireThat(question.kind !== 'list', 'an export was not asked for');
+    return question;
   }
 
   #close(code: CloseCode, reason: string): void {

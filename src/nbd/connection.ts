@@ -19,9 +19,10 @@ import { ProtocolError } from '../nbd-server-protocol/errors.ts';
 import { CARRY_BYTES, type ReceiveArea } from '../nbd-server-protocol/receive-area.ts';
 import { endsWithDisconnect } from '../nbd-server-protocol/request-decoder.ts';
 import { ServerHandshake } from '../nbd-server-protocol/server-handshake.ts';
-import type { ExportEntry, NegotiatedSession } from '../nbd-server-protocol/session.ts';
+import type { NegotiatedSession } from '../nbd-server-protocol/session.ts';
+import { type ExportDirectory, ExportRefused } from './export-directory.ts';
 import { exportInfo } from './export-info.ts';
-import type { LiveExport, NbdExport } from './live-export.ts';
+import type { ExportUser, LiveExport, NbdExport } from './live-export.ts';
 import { Outlet } from './outlet.ts';
 import type { SlabPool } from './slab-pool.ts';
 import { takeOver } from './take-over.ts';
@@ -36,12 +37,6 @@ const KEEP_ALIVE_MS = 60_000;
 /** A client that has not chosen an export by then makes room for others. */
 const HANDSHAKE_MS = 60_000;
 
-/** Where a server finds what it offers. `find('')` is the default export. */
-export interface ExportDirectory {
-  list(): Iterable<ExportEntry>;
-  find(name: string): NbdExport | undefined | Promise<NbdExport | undefined>;
-}
-
 /** What the connections of a server share. */
 export interface ConnectionContext {
   readonly exports: ExportDirectory;
@@ -55,7 +50,7 @@ export interface ConnectionContext {
 
 type Phase = 'handshake' | 'transmission' | 'draining' | 'closing' | 'closed';
 
-export class Connection {
+export class Connection implements ExportUser {
   readonly #context: ConnectionContext;
   readonly #log: Log;
   readonly #socket: Socket;
@@ -67,8 +62,9 @@ export class Connection {
   #lookingUp = false;
   /** The export that `find` has just answered with. */
   #found: NbdExport | undefined;
-  #transmission: Transmission | undefined;
+  /** The same; the connection is one of its users until `#release`. */
   #live: LiveExport | undefined;
+  #transmission: Transmission | undefined;
   /** Less than a message, left over from the last receive. */
   readonly #carry = { buffer: undefined as Buffer | undefined, length: 0 };
   /** Received and not used yet, because the transmission is stalled; nothing is read while there is some. */
@@ -222,6 +218,7 @@ export class Connection {
       const step = handshake.next();
       switch (step.kind) {
         case 'need-bytes':
+          this.#release(); // what was found was only asked about
           return true;
         case 'send':
           // A client that asks and does not listen gets no further answers, and is not read from.
@@ -236,13 +233,10 @@ export class Connection {
           handshake.provideList(this.#context.exports.list());
           break;
         case 'find': {
-          const found = this.#context.exports.find(step.name);
-          if (found instanceof Promise) {
-            this.#findLater(handshake, found);
-            return false;
-          }
-          this.#provide(handshake, found);
-          break;
+          const found = this.#find(handshake, step.name);
+          if (!(found instanceof Promise)) break;
+          this.#findLater(handshake, found);
+          return false;
         }
         case 'close':
           this.#log.debug({ code: step.code, reason: step.reason }, 'handshake ended');
@@ -256,8 +250,26 @@ export class Connection {
     return true;
   }
 
+  /** Answers the handshake at once, unless a promise is returned. */
+  #find(handshake: ServerHandshake, name: string): Promise<NbdExport | undefined> | undefined {
+    try {
+      const found = this.#context.exports.find(name);
+      if (found instanceof Promise) return found;
+      this.#provide(handshake, found);
+    } catch (error) {
+      if (!(error instanceof ExportRefused)) throw error;
+      handshake.refuseExport({ code: error.code, text: error.message });
+    }
+    return undefined;
+  }
+
   #provide(handshake: ServerHandshake, found: NbdExport | undefined): void {
+    this.#release();
     this.#found = found;
+    if (found !== undefined) {
+      this.#live = this.#context.live(found);
+      this.#live.enter(this);
+    }
     handshake.provideExport(found === undefined ? undefined : exportInfo(found));
   }
 
@@ -269,14 +281,19 @@ export class Connection {
 
   #findLater(handshake: ServerHandshake, looking: Promise<NbdExport | undefined>): void {
     this.#lookingUp = true;
+    const answer = (give: () => void): void => {
+      this.#lookingUp = false;
+      if (this.#phase !== 'handshake') return;
+      give();
+      if (this.#advanceHandshake()) this.#socket.resume();
+    };
     looking.then(
-      (found) => {
-        this.#lookingUp = false;
-        if (this.#phase !== 'handshake') return;
-        this.#provide(handshake, found);
-        if (this.#advanceHandshake()) this.#socket.resume();
-      },
+      (found) => answer(() => this.#provide(handshake, found)),
       (error: unknown) => {
+        if (error instanceof ExportRefused) {
+          answer(() => handshake.refuseExport({ code: error.code, text: error.message }));
+          return;
+        }
         this.#log.warn({ error: String(error) }, 'looking up an export failed');
         this.destroy('looking up the export failed');
       },
@@ -285,12 +302,11 @@ export class Connection {
 
   #begin(session: NegotiatedSession): void {
     const found = this.#found;
-    if (found === undefined) throw new Error('a session follows a found export');
+    const live = this.#live;
+    if (found === undefined || live === undefined) throw new Error('a session follows a found export');
     const { pool, turns } = this.#context;
-    const live = this.#context.live(found);
-    live.connections += 1;
+    live.connected(found);
     turns.clients += 1;
-    this.#live = live;
     this.#handshake = undefined;
     clearTimeout(this.#handshakeTimer);
     this.#phase = 'transmission';
@@ -304,7 +320,7 @@ export class Connection {
       outletBytesMax: () => turns.outletBytesMax,
       replied: () => turns.replied(outlet),
       resumable: () => this.#resumeStash(),
-      idle: () => this.#closeWhenIdle(),
+      idle: () => this.#idle(),
       destroy: (reason) => this.destroy(reason),
       peerHasClosed: () => this.#peerHasClosed(),
     });
@@ -330,6 +346,11 @@ export class Connection {
     this.#transmission?.jobs.orphanEffects();
     if (this.#phase === 'handshake' || this.#phase === 'closing') this.#close();
     else this.drain();
+  }
+
+  #idle(): void {
+    if (this.#phase === 'closed') this.#release();
+    else this.#closeWhenIdle();
   }
 
   #closeWhenIdle(): void {
@@ -358,10 +379,18 @@ export class Connection {
     this.#phase = 'closed';
     this.#transmission?.jobs.die();
     this.#outlet.close();
-    if (this.#live !== undefined) {
-      this.#live.connections -= 1;
+    if (this.#transmission !== undefined) {
+      this.#live?.disconnected();
       this.#context.turns.clients -= 1;
     }
+    if (this.#transmission?.jobs.isIdle !== false) this.#release();
     this.#context.closed(this);
+  }
+
+  /** Nothing of this connection touches the export any more. */
+  #release(): void {
+    this.#live?.leave(this);
+    this.#live = undefined;
+    this.#found = undefined;
   }
 }

@@ -11,6 +11,7 @@
  *     seen to be.
  */
 
+import { assert } from '../model/errors.ts';
 import type { Volume } from '../model/volume.ts';
 
 /** Who changes things: a connection. */
@@ -37,20 +38,115 @@ export interface NbdExport {
   readonly volume: Volume;
   /** Refuse writes although the volume takes them. */
   readonly readOnly?: boolean;
+  /** Is told of the Volume's use. Exports of one Volume have the same. */
+  readonly users?: ExportUsers;
+}
+
+/**
+ * Told when a Volume comes into use and goes out of it, in turns. The calls come from the server and must not fail.
+ * Who gives this owns the flush of what has ended: the server has forgotten it. What is in use when the server is
+ * stopped is flushed by the server, and ends then.
+ */
+export interface ExportUsers {
+  /** The first connection enters the transmission phase. */
+  begun(): void;
+  /**
+   * The last connection has ended, nothing that was done for one is under way (also no orphaned write), and no other
+   * one is about to begin with the Volume that `find` gave it: it may be closed.
+   */
+  ended(): void;
+}
+
+/** A connection, from when `find` has answered it until nothing that was done for it is under way. */
+export interface ExportUser {
+  /** Closes at once. */
+  destroy(reason: string): void;
 }
 
 export class LiveExport {
   readonly volume: Volume;
-  /** Connections in the transmission phase. */
-  connections = 0;
+  readonly #onUnused: () => void;
+  readonly #users = new Set<ExportUser>();
+  /** Each waits until the last of its users has left. */
+  readonly #departures = new Set<{ readonly staying: Set<ExportUser>; readonly over: () => void }>();
+  /** The first that was connected to; its `users` have been told. */
+  #begunFor: NbdExport | undefined;
+  #connections = 0;
   #changes = 0;
   readonly #underWay = new Set<Effect>();
   readonly #orphans = new Set<Effect>();
   readonly #waiters = new Set<() => void>();
 
-  constructor(volume: Volume) {
+  /** `onUnused` is called each time the last user has left. */
+  constructor(volume: Volume, onUnused: () => void) {
     this.volume = volume;
+    this.#onUnused = onUnused;
   }
+
+  // --- users -----------------------------------------------------------------------------------------------
+
+  /** Connections in the transmission phase. */
+  get connections(): number {
+    return this.#connections;
+  }
+
+  get isUsed(): boolean {
+    return this.#users.size > 0;
+  }
+
+  /** A connection has been in the transmission phase. */
+  get hasBegun(): boolean {
+    return this.#begunFor !== undefined;
+  }
+
+  /** Somebody wants to know when it has ended, and sees to the flush then. */
+  get hasOwner(): boolean {
+    return this.#begunFor?.users !== undefined;
+  }
+
+  enter(user: ExportUser): void {
+    this.#users.add(user);
+  }
+
+  leave(user: ExportUser): void {
+    if (!this.#users.delete(user)) return;
+    for (const departure of this.#departures) {
+      departure.staying.delete(user);
+      if (departure.staying.size > 0) continue;
+      this.#departures.delete(departure);
+      departure.over();
+    }
+    if (this.#users.size === 0) this.#onUnused();
+  }
+
+  /** A user enters the transmission phase. */
+  connected(nbdExport: NbdExport): void {
+    this.#connections += 1;
+    if (this.#begunFor !== undefined) return;
+    this.#begunFor = nbdExport;
+    nbdExport.users?.begun();
+  }
+
+  disconnected(): void {
+    this.#connections -= 1;
+  }
+
+  /** Closes the connections of all users at once; resolves when those have left. Others may have come meanwhile. */
+  disconnectAll(reason: string): Promise<void> {
+    const staying = new Set(this.#users);
+    if (staying.size === 0) return Promise.resolve();
+    return new Promise((over) => {
+      this.#departures.add({ staying, over });
+      for (const user of [...staying]) user.destroy(reason);
+    });
+  }
+
+  end(): void {
+    assert(!this.isUsed, 'an export ends when nobody uses it');
+    this.#begunFor?.users?.ended();
+  }
+
+  // --- the fence -------------------------------------------------------------------------------------------
 
   /** True when bytes [offset, offset + length) are still being changed for a connection that is gone. */
   isFenced(offset: number, length: number, asker: EffectOwner): boolean {

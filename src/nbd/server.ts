@@ -8,13 +8,14 @@ import { assert } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import type { Volume } from '../model/volume.ts';
 import { ReceiveArea } from '../nbd-server-protocol/receive-area.ts';
-import { Connection, type ConnectionContext, type ExportDirectory } from './connection.ts';
+import { Connection, type ConnectionContext } from './connection.ts';
+import type { ExportDirectory } from './export-directory.ts';
 import { LiveExport, type NbdExport } from './live-export.ts';
 import { PIECE_BYTES, SlabPool } from './slab-pool.ts';
 import { TurnLoop } from './turn-loop.ts';
 
-export type { ExportDirectory } from './connection.ts';
-export type { NbdExport } from './live-export.ts';
+export { type ExportDirectory, ExportRefused, type ExportRefusedCode } from './export-directory.ts';
+export type { ExportUsers, NbdExport } from './live-export.ts';
 
 export type ListenAddress = { readonly host: string; readonly port: number } | { readonly path: string };
 
@@ -38,6 +39,8 @@ export class NbdServer {
   readonly #connections = new Set<Connection>();
   readonly #live = new Map<Volume, LiveExport>();
   #stopping: Promise<void> | undefined;
+  /** `stop` has come to its flushes: until then no export ends, so that it is flushed here. */
+  #flushed = false;
   #whenEmpty: (() => void) | undefined;
 
   constructor(options: NbdServerOptions) {
@@ -78,9 +81,26 @@ export class NbdServer {
     });
   }
 
+  /** How many connections use the volume: those in the transmission phase. */
+  connectionsOf(volume: Volume): number {
+    return this.#live.get(volume)?.connections ?? 0;
+  }
+
   /**
-   * Stops accepting, answers what is in flight, closes every connection, and flushes every volume that was used.
-   * Rejects, when all that is done, with the VolumeError of a volume that could not be flushed.
+   * Closes all connections to a volume at once, unanswered requests or not; resolves when nothing that was done for
+   * them, or for earlier ones, is under way, and `ended` has been called unless there are new ones. Who wants none
+   * makes `find` refuse first.
+   */
+  async disconnect(volume: Volume, reason: string): Promise<void> {
+    const live = this.#live.get(volume);
+    if (live === undefined) return;
+    await live.disconnectAll(reason);
+    await new Promise((resolve) => setImmediate(resolve)); // behind #retire, which came before
+  }
+
+  /**
+   * Stops accepting, answers what is in flight, closes every connection, and flushes every volume that was used (of
+   * those with `users`: that is in use still). Rejects, when all that is done, with the VolumeError of a volume that could not be flushed.
    */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();
@@ -101,20 +121,33 @@ export class NbdServer {
       clearTimeout(timer);
     }
     const flushes: Promise<void>[] = [];
-    for (const { volume } of this.#live.values()) {
-      if (volume.capabilities.write && volume.capabilities.flush) flushes.push(volume.flush());
+    for (const { volume, hasBegun } of this.#live.values()) {
+      const { write, flush } = volume.capabilities;
+      if (hasBegun && write && flush) flushes.push(volume.flush());
     }
     await Promise.allSettled(flushes); // one that fails must not keep the others from being flushed
+    this.#flushed = true;
+    for (const live of [...this.#live.values()]) this.#retire(live);
     await Promise.all(flushes);
   }
 
   #liveOf(nbdExport: NbdExport): LiveExport {
-    let live = this.#live.get(nbdExport.volume);
-    if (live === undefined) {
-      live = new LiveExport(nbdExport.volume);
-      this.#live.set(nbdExport.volume, live);
-    }
+    const { volume } = nbdExport;
+    const known = this.#live.get(volume);
+    if (known !== undefined) return known;
+    // Not at once: another connection may have been promised the same volume in this turn of the event loop.
+    const live: LiveExport = new LiveExport(volume, () => setImmediate(() => this.#retire(live)));
+    this.#live.set(volume, live);
     return live;
+  }
+
+  /** Forgets an export that nobody uses; without an owner only when nothing was done that `stop` would flush. */
+  #retire(live: LiveExport): void {
+    if (live.isUsed || this.#live.get(live.volume) !== live) return;
+    if (this.#stopping !== undefined && !this.#flushed) return;
+    if (live.hasBegun && !live.hasOwner) return;
+    this.#live.delete(live.volume);
+    live.end();
   }
 
   #connectionClosed(connection: Connection): void {

@@ -22,6 +22,7 @@ import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { EWOULDBLOCK, LOCK_EX, LOCK_NB, LOCK_SH, lockFile } from '../base/syscalls.ts';
 import { UsageError, type UsageErrorCode } from '../model/errors.ts';
+import { syncFolder } from './folder-space.ts';
 import { SparseFile } from './sparse-file.ts';
 
 const TMPFS_MAGIC = 0x01021994;
@@ -146,15 +147,6 @@ function isDanglingLink(path: string): boolean {
     return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() ?? false;
   } catch (error) {
     throw openingError(error, path);
-  }
-}
-
-async function syncFolder(path: string): Promise<void> {
-  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    await fsyncOnPool(fd);
-  } finally {
-    closeSync(fd);
   }
 }
 

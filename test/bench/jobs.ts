@@ -4,20 +4,49 @@ import type { ServerName } from './servers.ts';
 
 export type Peer = Exclude<ServerName, 'volary'>;
 
+/** What is between fio and the file: one server, or a gateway and a server behind it. */
+export type Family = 'serve' | 'gateway';
+
 export interface SpeedJob {
-  /** A section of speed.fio. */
   readonly name: string;
+  readonly family: Family;
+  /** A section of speed.fio. */
+  readonly section: string;
   readonly title: string;
   readonly unit: 'IOPS' | 'MiB/s';
   /** Lowest ratio volary / peer, for files in /dev/shm. */
-  readonly targets: Readonly<Record<Peer, number>>;
+  readonly targets: Readonly<Partial<Record<Peer, number>>>;
 }
+
+/** Peers of a family: qemu-nbd has no gateway. */
+export const peersOf: Readonly<Record<Family, readonly Peer[]>> = {
+  serve: ['nbdkit', 'qemu-nbd'],
+  gateway: ['nbdkit'],
+};
 
 function job(name: string, title: string, unit: SpeedJob['unit'], toNbdkit: number): SpeedJob {
-  return { name, title, unit, targets: { nbdkit: toNbdkit, 'qemu-nbd': 1.5 } };
+  return {
+    name,
+    family: 'serve',
+    section: name,
+    title,
+    unit,
+    targets: { nbdkit: toNbdkit, 'qemu-nbd': 1.5 },
+  };
 }
 
-export const speedJobs: readonly SpeedJob[] = [
+function gatewayJob({ section, title, unit }: SpeedJob, toNbdkit: number): SpeedJob {
+  return {
+    name: `gateway-${section}`,
+    family: 'gateway',
+    section,
+    title,
+    unit,
+    targets: { nbdkit: toNbdkit },
+  };
+}
+
+const serveJobs: readonly SpeedJob[] = [
   job('randread-d1', '4 KiB random read, depth 1', 'IOPS', 1.0),
   job('randwrite-d1', '4 KiB random write, depth 1', 'IOPS', 1.0),
   job('randread-d16', '4 KiB random read, depth 16', 'IOPS', 1.3),
@@ -26,6 +55,24 @@ export const speedJobs: readonly SpeedJob[] = [
   job('randwrite-d16x4', '4 KiB random write, depth 16, 4 connections', 'IOPS', 1.1),
   job('seqwrite-1m', '1 MiB sequential write, depth 4', 'MiB/s', 1.0),
   job('seqread-1m', '1 MiB sequential read, depth 4', 'MiB/s', 0.85),
+];
+
+/** Lowest ratios of a gateway and a storage system to nbdkit's nbd plugin in front of nbdkit's file plugin. */
+const gatewayTargets: Readonly<Record<string, number>> = {
+  'randread-d1': 0.9,
+  'randwrite-d1': 0.9,
+  'randread-d16': 1.7,
+  'randwrite-d16': 1.7,
+  'seqwrite-1m': 0.9,
+  'seqread-1m': 0.9,
+};
+
+export const speedJobs: readonly SpeedJob[] = [
+  ...serveJobs,
+  ...serveJobs.flatMap((serveJob) => {
+    const target = gatewayTargets[serveJob.section];
+    return target === undefined ? [] : [gatewayJob(serveJob, target)];
+  }),
 ];
 
 export const hotBesideCold = 'hot-beside-cold';

@@ -1,7 +1,7 @@
 /** The bench's results as Markdown. Pure. */
 
 import { hotBytes } from './hot-beside-cold.ts';
-import { limits } from './jobs.ts';
+import { type Family, limits } from './jobs.ts';
 import type { Machine } from './machine.ts';
 import type { BenchOptions } from './options.ts';
 import type { PlaceName } from './places.ts';
@@ -30,13 +30,24 @@ export interface BenchReport {
 /** What other programs may use of a processor before the report warns: a share that no ratio notices. */
 const quietCpu = 0.1;
 
+const familyTitles: Readonly<Record<Family, string>> = {
+  serve: 'Speed',
+  gateway: 'Speed through a gateway (volary: gateway and storage system; nbdkit: nbd plugin and file plugin)',
+};
+
 const placeTitles: Readonly<Record<PlaceName, string>> = { shm: '/dev/shm', disk: 'disk' };
 
 export function renderReport(report: BenchReport): string {
   const parts = [renderMethod(report)];
   for (const place of report.options.places) {
-    const speed = report.speed.filter((summary) => summary.place === place);
-    if (speed.length > 0) parts.push(renderSpeed(placeTitles[place], speed), renderDetails(speed));
+    for (const family of ['serve', 'gateway'] as const) {
+      const speed = report.speed.filter((summary) => summary.place === place && summary.family === family);
+      if (speed.length === 0) continue;
+      parts.push(
+        renderSpeed(`${familyTitles[family]}, files on ${placeTitles[place]}`, speed),
+        renderDetails(speed),
+      );
+    }
   }
   if (report.hotBesideCold.length > 0) parts.push(renderHotCold(report.hotBesideCold));
   if (report.memory.length > 0) parts.push(renderMemory(report.memory));
@@ -80,7 +91,7 @@ function renderMethod({ machine, options, quietness }: BenchReport): string {
   return lines.join('\n');
 }
 
-function renderSpeed(place: string, summaries: readonly SpeedSummary[]): string {
+function renderSpeed(title: string, summaries: readonly SpeedSummary[]): string {
   const servers = serverNames.filter((name) => summaries.some((summary) => figures(summary, name)));
   const peers = (['nbdkit', 'qemu-nbd'] as const).filter((to) =>
     summaries.some(({ ratios }) => ratios.some((ratio) => ratio.to === to)),
@@ -101,7 +112,7 @@ function renderSpeed(place: string, summaries: readonly SpeedSummary[]): string 
     ...servers,
     ...peers.flatMap((to) => (withTargets ? [`volary / ${to}`, 'must be'] : [`volary / ${to}`])),
   ];
-  return `## Speed, files on ${place}\n\n${table(heads, rows, 2)}`;
+  return `## ${title}\n\n${table(heads, rows, 2)}`;
 }
 
 function figures(summary: SpeedSummary, name: ServerName) {

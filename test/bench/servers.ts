@@ -13,14 +13,20 @@ import { executable } from './proc.ts';
 export const serverNames = ['volary', 'nbdkit', 'qemu-nbd'] as const;
 export type ServerName = (typeof serverNames)[number];
 
-export interface BenchServer {
+/** What a speed job runs against. */
+export interface Loadable {
   readonly name: ServerName;
+  /** All its processes. */
+  readonly pids: readonly number[];
+  /** Without an export's name: the one that there is. */
+  uri(exportName?: string): string;
+  stop(): Promise<void>;
+}
+
+export interface BenchServer extends Loadable {
   readonly pid: number;
   /** From the start of the program to `ready` (volary) or to the first accepted connection (the others). */
   readonly readyMs: number;
-  /** Without an export's name: the default export. */
-  uri(exportName?: string): string;
-  stop(): Promise<void>;
 }
 
 export type Served = { readonly file: string } | { readonly folder: string };
@@ -40,14 +46,15 @@ export async function startServer(name: ServerName, served: Served): Promise<Ben
     const pid = server.process.pid as number;
     // Processor time and memory are read by process id: a launcher in between would hide the server's.
     if (basename(executable(pid)) !== 'node') throw new Error(`bin/volary: process ${pid} is not Node`);
-    return { name, pid, readyMs, uri, stop: async () => void (await server.stop()) };
+    return { name, pid, pids: [pid], readyMs, uri, stop: async () => void (await server.stop()) };
   }
   const [command, args] = peerCommand(name, served, port);
   const peer = startPeer(command, args);
   const opened = eventually(`${name} on port ${port}`, () => accepts(port));
   await Promise.race([opened, peer.failure]);
   const readyMs = performance.now() - before;
-  return { name, pid: peer.process.pid as number, readyMs, uri, stop: peer.stop };
+  const pid = peer.process.pid as number;
+  return { name, pid, pids: [pid], readyMs, uri, stop: peer.stop };
 }
 
 function peerCommand(name: 'nbdkit' | 'qemu-nbd', served: Served, port: number): [string, string[]] {
@@ -75,7 +82,7 @@ interface Peer {
   stop(): Promise<void>;
 }
 
-function startPeer(command: string, args: readonly string[]): Peer {
+export function startPeer(command: string, args: readonly string[]): Peer {
   const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'] });
   running.add(child);
   let stderr = '';
@@ -100,7 +107,7 @@ function startPeer(command: string, args: readonly string[]): Peer {
 }
 
 /** True when something accepts connections on the port; undefined when not (yet). */
-function accepts(port: number): Promise<true | undefined> {
+export function accepts(port: number): Promise<true | undefined> {
   return new Promise((resolve) => {
     const socket = connect(port, '127.0.0.1');
     socket.once('connect', () => {

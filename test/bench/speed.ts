@@ -5,10 +5,11 @@
 
 import { type Bench, inTurn } from './bench.ts';
 import { type FioJob, runFio } from './fio.ts';
-import { type SpeedJob, speedJobs } from './jobs.ts';
+import { startGatewayStack } from './gateway-stacks.ts';
+import { type Family, peersOf, type SpeedJob, speedJobs } from './jobs.ts';
 import { type Folder, makeFullFile, newFolder, type PlaceName, settle } from './places.ts';
 import { busyCpuSeconds, ownCpuSeconds, processCpuSeconds } from './proc.ts';
-import { type BenchServer, type ServerName, startServer } from './servers.ts';
+import { type Loadable, type ServerName, startServer } from './servers.ts';
 
 export const fileBytes = 2 ** 30;
 
@@ -32,35 +33,58 @@ function chosenJobs({ options }: Bench): SpeedJob[] {
   return speedJobs.filter(({ name }) => options.jobs.includes(name));
 }
 
+const families: readonly Family[] = ['serve', 'gateway'];
+
+function serversOf({ options }: Bench, family: Family): ServerName[] {
+  return options.servers.filter((name) => name === 'volary' || peersOf[family].some((peer) => peer === name));
+}
+
 export function speedSteps(bench: Bench): number {
   const { options } = bench;
-  const runs = chosenJobs(bench).length * options.rounds;
-  return runs === 0 ? 0 : options.places.length * options.servers.length * (runs + 1);
+  const steps = families.map((family) => {
+    const runs = chosenJobs(bench).filter((job) => job.family === family).length * options.rounds;
+    return runs === 0 ? 0 : options.places.length * serversOf(bench, family).length * (runs + 1);
+  });
+  return steps.reduce((sum, one) => sum + one, 0);
 }
 
 export async function measureSpeed(bench: Bench): Promise<SpeedResult[]> {
   const results: SpeedResult[] = [];
-  if (chosenJobs(bench).length === 0) return results;
-  for (const place of bench.options.places) results.push(...(await measurePlace(bench, place)));
+  for (const place of bench.options.places) {
+    for (const family of families) {
+      const jobs = chosenJobs(bench).filter((job) => job.family === family);
+      if (jobs.length > 0) results.push(...(await measurePlace(bench, place, family, jobs)));
+    }
+  }
   return results;
 }
 
-interface Candidate {
-  readonly server: BenchServer;
+/** Something to load, and the file that it keeps. */
+export interface Candidate {
+  readonly server: Loadable;
   readonly file: string;
 }
 
-async function measurePlace(bench: Bench, place: PlaceName): Promise<SpeedResult[]> {
-  const jobs = chosenJobs(bench);
+async function startCandidate(family: Family, name: ServerName, folder: Folder): Promise<Candidate> {
+  const file = folder.file(`${name}.img`);
+  await makeFullFile(file, fileBytes);
+  if (family === 'gateway') return startGatewayStack(name, file, folder);
+  return { server: await startServer(name, { file }), file };
+}
+
+async function measurePlace(
+  bench: Bench,
+  place: PlaceName,
+  family: Family,
+  jobs: readonly SpeedJob[],
+): Promise<SpeedResult[]> {
   const folder = newFolder(place);
   const candidates: Candidate[] = [];
   try {
-    for (const name of bench.options.servers) {
-      const candidate = await bench.step(`${place}: starting ${name}`, async () => {
-        const file = folder.file(`${name}.img`);
-        await makeFullFile(file, fileBytes);
-        return { server: await startServer(name, { file }), file };
-      });
+    for (const name of serversOf(bench, family)) {
+      const candidate = await bench.step(`${place}: starting ${name} (${family})`, () =>
+        startCandidate(family, name, folder),
+      );
       if (candidate !== undefined) candidates.push(candidate);
     }
     const taken = jobs.map(() => new Map(candidates.map(({ server }) => [server.name, emptyRounds()])));
@@ -93,30 +117,34 @@ async function measureOnce(
   all: readonly Candidate[],
   folder: Folder,
 ): Promise<SpeedSample> {
-  const cpuOfServers = (): number[] => all.map(({ server }) => processCpuSeconds(server.pid));
+  const cpuOfServers = (): number[] => all.map(({ server }) => sum(server.pids.map(processCpuSeconds)));
   const started = performance.now();
   const busy = busyCpuSeconds();
   const own = ownCpuSeconds();
   const before = cpuOfServers();
   const jobs = await runFio({
     file: 'speed.fio',
-    sections: [job.name],
+    sections: [job.section],
     seconds: bench.options.seconds,
     variables: { URI: loaded.server.uri() },
     folder: folder.path,
   });
   const used = cpuOfServers().map((after, index) => after - (before[index] as number));
   const wallSeconds = (performance.now() - started) / 1000;
-  const known = used.reduce((sum, value) => sum + value, ownCpuSeconds() - own);
+  const known = sum(used) + ownCpuSeconds() - own;
   const foreign = Math.max(0, busyCpuSeconds() - busy - known);
   await settle(loaded.file);
   const idle = all.flatMap(({ server }, index) =>
     server === loaded.server ? [] : [[server.name, (used[index] as number) / wallSeconds] as const],
   );
   return {
-    ...(jobs.get(job.name) as FioJob),
+    ...(jobs.get(job.section) as FioJob),
     serverCpuSeconds: used[all.indexOf(loaded)] as number,
     foreignCpu: foreign / wallSeconds,
     idleCpu: Object.fromEntries(idle),
   };
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
 }

@@ -1,7 +1,7 @@
 /** From samples to medians, ratios and verdicts: what `--json` prints and report.ts turns into tables. Pure. */
 
 import type { HotColdResult, HotColdSample } from './hot-beside-cold.ts';
-import { limits, type Peer } from './jobs.ts';
+import { type Family, limits, type Peer, peersOf } from './jobs.ts';
 import type { MemoryResult } from './memory.ts';
 import type { PlaceName } from './places.ts';
 import type { ServerName } from './servers.ts';
@@ -30,6 +30,7 @@ export interface Ratio {
 
 export interface SpeedSummary {
   readonly place: PlaceName;
+  readonly family: Family;
   readonly job: string;
   readonly title: string;
   readonly unit: 'IOPS' | 'MiB/s';
@@ -43,7 +44,7 @@ export function summariseSpeed({ place, job, samples }: SpeedResult): SpeedSumma
     return good.length === 0 ? [] : [speedFigures(server, good)];
   });
   const ours = samples.get('volary') ?? [];
-  const ratios = (['nbdkit', 'qemu-nbd'] as const).flatMap((to): Ratio[] => {
+  const ratios = peersOf[job.family].flatMap((to): Ratio[] => {
     const pairs = ours.flatMap((sample, round) => {
       const theirs = samples.get(to)?.[round];
       return sample === undefined || theirs === undefined ? [] : [[sample, theirs] as const];
@@ -54,10 +55,10 @@ export function summariseSpeed({ place, job, samples }: SpeedResult): SpeedSumma
       pairs.map(([our]) => our.iops),
       pairs.map(([, their]) => their.iops),
     );
-    const target = place === 'shm' ? job.targets[to] : null;
+    const target = place === 'shm' ? (job.targets[to] ?? null) : null;
     return [{ to, ratio, target, met: target === null ? null : ratio.median >= target }];
   });
-  return { place, job: job.name, title: job.title, unit: job.unit, servers, ratios };
+  return { place, family: job.family, job: job.name, title: job.title, unit: job.unit, servers, ratios };
 }
 
 function speedFigures(server: ServerName, samples: readonly SpeedSample[]): SpeedFigures {

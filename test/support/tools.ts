@@ -124,9 +124,9 @@ export interface TemporaryFolder {
   remove(): Promise<void>;
 }
 
-/** A new folder under the system's temporary one. */
-export async function temporaryFolder(): Promise<TemporaryFolder> {
-  const path = await mkdtemp(join(tmpdir(), 'volary-test-'));
+/** A new folder under `parent`: the system's temporary folder. */
+export async function temporaryFolder(parent: string = tmpdir()): Promise<TemporaryFolder> {
+  const path = await mkdtemp(join(parent, 'volary-test-'));
   return {
     path,
     file: (name) => join(path, name),

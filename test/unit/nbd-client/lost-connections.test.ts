@@ -1,49 +1,13 @@
 /** What becomes of requests, flushes and sizes when connections are lost: R2 to R4, and the states. */
 
 import { describe, expect, test } from 'vitest';
-import {
-  openRemoteVolume,
-  type RemoteState,
-  type RemoteVolume,
-  type RemoteVolumeOptions,
-} from '../../../src/nbd-client/remote-volume.ts';
 import { Command, Errno, TransmissionFlag } from '../../../src/nbd-server-protocol/constants.ts';
 import { outcomeOf } from '../../contract/model-run.ts';
-import { silentLog } from '../../support/log.ts';
 import { eventually } from '../../support/tools.ts';
-import { ALL_FLAGS, MULTI, made, type Script, ScriptedServer } from './scripted-server.ts';
+import { pair } from './pair.ts';
+import { ALL_FLAGS, MULTI, made } from './scripted-server.ts';
 
 const BLOCK = Buffer.alloc(512, 0xab);
-
-async function open(
-  server: ScriptedServer,
-  options: Partial<RemoteVolumeOptions> = {},
-): Promise<RemoteVolume> {
-  const { address } = server;
-  return openRemoteVolume({ address, exportName: 'disk', reconnectMs: 20_000, log: silentLog, ...options });
-}
-
-/** A server, and a volume that has all its connections. */
-async function pair(script: Script, options: Partial<RemoteVolumeOptions> = {}) {
-  const server = await new ScriptedServer(script).start();
-  const states: RemoteState[] = [];
-  const volume = await open(server, { ...options, onState: (state) => states.push(state) });
-  const wanted = script.transmissionFlags === MULTI ? (options.connections ?? 4) : 1;
-  const allThere = () =>
-    eventually('all connections', () => (volume.liveConnections === wanted ? true : undefined));
-  await allThere();
-  return {
-    server,
-    volume,
-    states,
-    allThere,
-    [Symbol.asyncDispose]: async () => {
-      server.script.answer = () => undefined;
-      await volume.close();
-      await server.stop();
-    },
-  };
-}
 
 describe('how many connections', () => {
   test.each([
@@ -122,7 +86,7 @@ describe('R2: requests outlive their connection', () => {
     await volume.write(0, BLOCK, 0, 512, false);
     await server.stop();
     expect(await outcomeOf(volume.read(0, Buffer.alloc(512), 0, 512))).toBe('io');
-    expect(volume.state).toBe('failed');
+    await eventually('the failure', () => (volume.state === 'failed' ? true : undefined));
     expect(await outcomeOf(volume.flush())).toBe('io');
     expect(await outcomeOf(volume.write(0, BLOCK, 0, 512, false))).toBe('io');
     await server.start();
@@ -130,6 +94,72 @@ describe('R2: requests outlive their connection', () => {
     await volume.write(0, BLOCK, 0, 512, false);
     await volume.flush(); // R4: the one that found no server has lost nothing
     expect(states).toEqual(['connected', 'reconnecting', 'failed', 'connected']);
+  });
+
+  test('nobody asks for anything while it has failed: it recovers all the same', async () => {
+    await using lab = await pair({ transmissionFlags: MULTI }, { reconnectMs: 50 });
+    const { server, volume, states } = lab;
+    await server.stop();
+    await eventually('the failure', () => (volume.state === 'failed' ? true : undefined));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    await server.start();
+    await lab.allThere();
+    expect(states).toEqual(['connected', 'reconnecting', 'failed', 'connected']);
+    await volume.write(0, BLOCK, 0, 512, true);
+    await volume.flush();
+    expect(server.image.subarray(0, 512).equals(BLOCK)).toBe(true);
+  });
+
+  test('one of four connections dies with a request of every kind: the others carry them all out', async () => {
+    const requests = 8;
+    let held = 0;
+    let dying: number | undefined;
+    await using lab = await pair({
+      transmissionFlags: MULTI,
+      answer: ({ connection, socket }) => {
+        dying ??= connection;
+        if (connection !== dying) return undefined;
+        held += 1;
+        if (held === requests) socket.destroy();
+        return 'nothing';
+      },
+    });
+    const { server, volume, states } = lab;
+    const target = Buffer.alloc(512);
+    const [, , , , , , , extents] = await Promise.all([
+      volume.read(65_536, target, 0, 512),
+      volume.write(0, BLOCK, 0, 512, false),
+      volume.write(512, BLOCK, 0, 512, true),
+      volume.trim(1024, 512, false),
+      volume.writeZeroes(2048, 512, { fua: false, noHole: true, fast: false }),
+      volume.cache(0, 512),
+      volume.flush(),
+      volume.blockStatus(0, 4096, 10),
+    ]);
+    expect(target.equals(server.image.subarray(65_536, 66_048))).toBe(true);
+    expect(server.image.subarray(0, 1024).equals(Buffer.alloc(1024, 0xab))).toBe(true);
+    expect(extents).toEqual([{ length: 4096, hole: false, zero: false }]);
+    expect([held, states]).toEqual([requests, ['connected']]);
+  });
+
+  test('P3: what has been lost for reconnectMs is given up, however often it was sent since', async () => {
+    let shouldAnswer = false;
+    const answer = () => (shouldAnswer ? undefined : ('nothing' as const));
+    await using lab = await pair({ transmissionFlags: ALL_FLAGS, answer }, { reconnectMs: 1000 });
+    const { server, volume, states } = lab;
+    const old = outcomeOf(volume.read(0, Buffer.alloc(512), 0, 512));
+    await eventually('it is sent', () => (server.seen.length === 1 ? true : undefined));
+    server.dropConnections();
+    await eventually('it is sent again', () => (server.seen.length === 2 ? true : undefined));
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    await server.stop();
+    await eventually('the loss', () => (states.at(-1) === 'reconnecting' ? true : undefined));
+    const fresh = outcomeOf(volume.read(0, Buffer.alloc(512), 0, 512));
+    expect(await old).toBe('io');
+    shouldAnswer = true;
+    await server.start();
+    expect(await fresh).toBe('done');
+    expect(states).not.toContain('failed');
   });
 
   test('a server that says ESHUTDOWN is left, and asked again', async () => {
@@ -321,88 +351,4 @@ test('a connection outlives the time that a handshake may take', async () => {
   await using lab = await pair({}, { reconnectMs: 100 });
   await new Promise((resolve) => setTimeout(resolve, 250));
   expect([lab.server.accepted, lab.volume.liveConnections]).toEqual([1, 1]);
-});
-
-describe('close', () => {
-  test('waits for what takes several requests, all of them', async () => {
-    const GIB = 1024 ** 3;
-    const held: (() => void)[] = [];
-    await using lab = await pair({
-      sizeBytes: 3 * GIB,
-      answer: ({ encoder, request, socket }) => {
-        if (request.command !== Command.trim) return undefined;
-        held.push(() => socket.write(made((buffer) => encoder.ack(buffer, 0, request))));
-        return 'nothing';
-      },
-    });
-    const trimming = lab.volume.trim(0, 3 * GIB, false);
-    const closing = lab.volume.close();
-    for (let piece = 0; piece < 3; piece++) {
-      await eventually(`piece ${piece}`, () => (held.length > piece ? true : undefined), 5000);
-      held[piece]?.();
-    }
-    await Promise.all([trimming, closing]);
-  });
-
-  test('may be called as soon as the loss is told', async () => {
-    await using server = await new ScriptedServer().start();
-    let closing: Promise<void> | undefined;
-    const volume: RemoteVolume = await open(server, {
-      reconnectMs: 100,
-      onState: (state) => {
-        if (state === 'reconnecting') closing = volume.close();
-      },
-    });
-    server.dropConnections();
-    await eventually('the loss', () => (closing === undefined ? undefined : true));
-    await closing;
-    await new Promise((resolve) => setTimeout(resolve, 200));
-    expect([volume.state, server.accepted]).toEqual(['closed', 1]);
-  });
-
-  test('gives up a connection that is being made', async () => {
-    const lab = await pair({ transmissionFlags: MULTI }, { connections: 2 });
-    const { server, volume } = lab;
-    server.script = { transmissionFlags: MULTI, raw: () => undefined };
-    server.sockets[0]?.destroy();
-    await eventually('another attempt', () => (server.accepted === 3 ? true : undefined));
-    await volume.close();
-    await eventually('all closed', () => (server.open === 0 ? true : undefined), 1000);
-    await server.stop();
-  });
-
-  test('says goodbye on every connection, and leaves none', async () => {
-    const lab = await pair({ transmissionFlags: MULTI });
-    await lab.volume.close();
-    const goodbyes = lab.server.seen.filter(({ request }) => request.command === Command.disconnect);
-    expect(goodbyes.map(({ connection }) => connection).sort()).toEqual([0, 1, 2, 3]);
-    expect([lab.volume.state, lab.volume.liveConnections]).toEqual(['closed', 0]);
-    await lab.server.stop();
-  });
-
-  test('waits for what waits for a server; what comes then is refused', async () => {
-    await using lab = await pair({ transmissionFlags: MULTI });
-    const { server, volume } = lab;
-    await server.stop();
-    await eventually('the loss', () => (volume.state === 'reconnecting' ? true : undefined));
-    const order: string[] = [];
-    const writing = volume.write(0, BLOCK, 0, 512, false).then(() => order.push('written'));
-    const closing = volume.close().then(() => order.push('closed'));
-    expect(await outcomeOf(volume.write(0, BLOCK, 0, 512, false))).toBe('shutdown');
-    await server.start();
-    await Promise.all([writing, closing]);
-    expect(order).toEqual(['written', 'closed']);
-  });
-
-  test('with the server away and nothing under way ends at once, and nothing is tried any more', async () => {
-    const lab = await pair({ transmissionFlags: MULTI });
-    await lab.server.stop();
-    await eventually('the loss', () => (lab.volume.state === 'reconnecting' ? true : undefined));
-    await lab.volume.close();
-    const { accepted } = lab.server;
-    await lab.server.start();
-    await new Promise((resolve) => setTimeout(resolve, 50));
-    expect(lab.server.accepted).toBe(accepted);
-    await lab.server.stop();
-  });
 });

@@ -6,6 +6,7 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import {
   Command,
+  type ExportRefusal,
   type HeaderStyle,
   ReplyEncoder,
   type Request,
@@ -37,6 +38,10 @@ export interface Script {
   transmissionFlags?: number;
   blockSizes?: { minimum: number; preferred: number; maximumPayload: number };
   metaContexts?: string[];
+  /** Its name; the default is 'disk'. */
+  exportName?: string;
+  /** Why it is not given. */
+  refusal?: ExportRefusal | undefined;
   answer?(asked: Asked): Answer;
   /** Sends a reply; the default is to send it whole. */
   send?(socket: Socket, reply: Buffer): void;
@@ -120,8 +125,9 @@ export class ScriptedServer implements AsyncDisposable {
         if (step.kind === 'need-bytes') return;
         if (step.kind === 'send') socket.write(step.bytes);
         else if (step.kind === 'list') handshake.provideList([]);
-        else if (step.kind === 'find')
-          handshake.provideExport(step.name === 'disk' ? this.#info() : undefined);
+        else if (step.kind === 'find' && this.script.refusal !== undefined)
+          handshake.refuseExport(this.script.refusal);
+        else if (step.kind === 'find') handshake.provideExport(this.#info(step.name));
         else if (step.kind === 'close') return void socket.end();
         else {
           decode = this.#decoderOf(connection, socket, step.session.headerStyle);
@@ -132,10 +138,11 @@ export class ScriptedServer implements AsyncDisposable {
     });
   }
 
-  #info() {
+  #info(name: string) {
+    if (name !== (this.script.exportName ?? 'disk')) return undefined;
     const { sizeBytes, transmissionFlags, blockSizes, metaContexts } = this.script;
     return {
-      name: 'disk',
+      name,
       sizeBytes: sizeBytes ?? this.image.length,
       transmissionFlags: transmissionFlags ?? ALL_FLAGS,
       blockSizes: blockSizes ?? { minimum: 1, preferred: 4096, maximumPayload: 32 * 1024 * 1024 },

@@ -98,6 +98,71 @@ describe('golden bytes', () => {
   });
 });
 
+describe('an export that is refused with a reason', () => {
+  /** Answers the first question with the refusal, all others from EXPORTS. */
+  function refusing(code: 'unknown' | 'policy' | 'shutdown', text: string, ...wire: Buffer[]) {
+    const machine = new ServerHandshake();
+    machine.feed(Buffer.concat(wire));
+    const sent: Buffer[] = [];
+    let step = machine.next();
+    for (; step.kind === 'send'; step = machine.next()) sent.push(step.bytes);
+    expect(step.kind).toBe('find');
+    machine.refuseExport({ code, text });
+    const { sent: rest, last } = driveServer(machine, [Buffer.alloc(0)]);
+    return { sent: Buffer.concat([...sent, rest]), last };
+  }
+
+  test.each([
+    ['unknown', '80000006'],
+    ['policy', '80000002'],
+    ['shutdown', '80000007'],
+  ] as const)('golden bytes: %s, to INFO, GO and both meta context options', (code, type) => {
+    const text = `00000005 ${toHex('a b c')}`;
+    for (const number of [Option.info, Option.go]) {
+      const { sent, last } = refusing(code, 'a b c', FIXED_NEWSTYLE, option(number, infoData('disk')));
+      expect(sent).toEqual(hex(`0003e889045565a9 0000000${number} ${type}`, text));
+      expect(last).toEqual({ kind: 'need-bytes' });
+    }
+    for (const number of [Option.listMetaContext, Option.setMetaContext]) {
+      const asking = option(number, metaData('disk', ['base:allocation']));
+      const { sent } = refusing(code, 'a b c', FIXED_NEWSTYLE, STRUCTURED, asking);
+      expect(sent.subarray(20)).toEqual(hex(`0003e889045565a9 0000000${number.toString(16)} ${type}`, text));
+    }
+  });
+
+  test('the session goes on: another export, or the same one later', () => {
+    const asked = option(Option.go, infoData('disk'));
+    const { sent, last } = refusing('policy', 'not now', FIXED_NEWSTYLE, asked, asked);
+    expect(parseReplies(sent).map(({ type }) => type)).toEqual(['errPolicy', 'info', 'ack']);
+    expect(last.kind).toBe('ready');
+  });
+
+  test('a refused SET_META_CONTEXT leaves no contexts', () => {
+    const contexts = option(Option.setMetaContext, metaData('disk', ['base:allocation']));
+    const asked = option(Option.go, infoData('disk'));
+    const { last } = refusing('policy', 'not now', FIXED_NEWSTYLE, STRUCTURED, contexts, asked);
+    expect(last).toMatchObject({ kind: 'ready', session: { contexts: [] } });
+  });
+
+  test('EXPORT_NAME has no word for it: the connection is closed', () => {
+    const { sent, last } = refusing(
+      'shutdown',
+      'gone',
+      u32(1),
+      option(Option.exportName, Buffer.from('disk')),
+    );
+    expect(sent).toHaveLength(0);
+    expect(last).toEqual({ kind: 'close', code: 'refused', reason: 'gone' });
+  });
+
+  test('a text that cannot be sent as it is, is cut and mended', () => {
+    const { sent } = refusing('policy', `\0${'é'.repeat(5000)}`, u32(1), option(Option.go, infoData('disk')));
+    const [reply] = parseReplies(sent);
+    expect(reply?.data.length).toBeLessThanOrEqual(Limit.stringBytes);
+    expect(reply?.data.toString().startsWith('\ufffdé')).toBe(true);
+  });
+});
+
 const EVERYTHING = Buffer.concat([
   FIXED_NEWSTYLE,
   option(Option.starttls),

@@ -1,6 +1,6 @@
 /** Sizes as people write them: `4096`, `512MiB`, `10GiB`. */
 
-import { UsageError } from '../model/errors.ts';
+import { UsageError } from './errors.ts';
 
 const UNITS = ['', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
 

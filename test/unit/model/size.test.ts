@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { parseSize } from '../../../src/cli/size.ts';
+import { parseSize } from '../../../src/model/size.ts';
 
 test.each([
   ['1', 1],

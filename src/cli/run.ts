@@ -1,0 +1,221 @@
+/**
+ * `volary run ROLE`: one role of the cluster in this process, as compose files, service managers and `volary up` run it.
+ *
+ * Under a supervisor (`--supervised`) it also stops when the supervisor is gone, however that ended: the IPC channel
+ * between them closes, and nobody else is there to stop it.
+ */
+
+import { resolve } from 'node:path';
+import type { Argv } from 'yargs';
+import { DirectorySettings, GatewaySettings, StorageSettings } from '../control-protocol/settings.ts';
+import { UsageError } from '../model/errors.ts';
+import type { Log } from '../model/log.ts';
+import { DEFAULT_PORT } from '../model/nbd-uri.ts';
+import type { Service } from '../model/service.ts';
+import { createLogger } from '../runtime/logger.ts';
+import { keepPoolFromInterrupting } from '../runtime/pool-threads.ts';
+import { firstStopSignal } from '../runtime/stop-signal.ts';
+import type { Output } from './output.ts';
+import { readSettings } from './settings.ts';
+import { family, type Verb, verb } from './verb.ts';
+
+/** Nobody is there to wait for a role that does not come to its end after its supervisor has died. */
+const ORPHAN_STOP_MS = 20_000;
+
+const LOOPBACK = '127.0.0.1';
+const ANY_LOOPBACK_PORT = { host: LOOPBACK, port: 0 };
+export const DIRECTORY_PORT = 9800;
+const DIRECTORY_URL = `http://${LOOPBACK}:${DIRECTORY_PORT}`;
+
+export interface RunOptions {
+  readonly role: Role;
+  readonly start: (log: Log) => Promise<Service>;
+  readonly supervised: boolean;
+}
+
+type Role = 'directory' | 'storage' | 'gateway';
+
+function role(name: Role, summary: string, describe: (yargs: Argv) => Argv): Verb {
+  return verb({
+    command: name,
+    summary,
+    flags: ['supervised'],
+    describe: (yargs) => describeCommon(describe(yargs.usage(`$0 run ${name}\n\n${summary}.`))),
+    parse: (given) => {
+      const options = parseRun(name, given, process.env);
+      return (output) => runRole(options, output);
+    },
+  });
+}
+
+function text(describe: string, defaultDescription?: string) {
+  const shown = defaultDescription === undefined ? {} : { defaultDescription };
+  return { describe, type: 'string', requiresArg: true, ...shown } as const;
+}
+
+function describeDirectory(yargs: Argv): Argv {
+  return yargs
+    .option('data', text('Data folder', './volary-data/directory'))
+    .option('listen', text('Where to listen: http://HOST:PORT', DIRECTORY_URL));
+}
+
+function describeStorage(yargs: Argv): Argv {
+  return describeMember(yargs)
+    .option('listen', text('Where real volumes are exported: nbd://HOST:PORT'))
+    .option('peer', text('Where other storage systems find it: HOST:PORT'))
+    .option('capacity', text('Bytes that its real volumes may have in sum', 'the size of its file system'));
+}
+
+function describeGateway(yargs: Argv): Argv {
+  return describeMember(yargs)
+    .option('listen', {
+      ...text('Where hosts connect: nbd://HOST:PORT or nbd+unix:///?socket=PATH; may be repeated'),
+      array: true,
+      defaultDescription: `nbd://${LOOPBACK}:${DEFAULT_PORT}`,
+    })
+    .option('workers', text('Processes that serve hosts', '1'))
+    .option('reconnect', text('How long requests wait for a storage system that is away', '30s'));
+}
+
+function describeMember(yargs: Argv): Argv {
+  return yargs
+    .option('name', text('Its name in the cluster'))
+    .option('site', text('The site that it stands in'))
+    .option('data', text('Data folder', './volary-data/NAME'))
+    .option('directory', text('URL of the directory', DIRECTORY_URL))
+    .option('manage', text('Where to answer /healthz, /readyz and /metrics: http://HOST:PORT', 'a free port'))
+    .option('advertise', text('The host name or address that others are told', 'as listened on'));
+}
+
+function describeCommon(yargs: Argv): Argv {
+  return yargs
+    .option('config', text('YAML file with settings: keys as the names of the options'))
+    .option('supervised', { type: 'boolean', default: false, hidden: true })
+    .epilogue(
+      'Each option can also be a VOLARY_* variable (VOLARY_NAME, VOLARY_LISTEN, …) or stand in the file of --config; an option ' +
+        'goes before a variable, a variable before the file. Prints "ready …" once it accepts work. SIGTERM and SIGINT finish ' +
+        'what is in flight and end it; a second one ends it at once. VOLARY_LOG_LEVEL (debug, info, warn, error, silent; ' +
+        'default info) says how much goes to stderr.',
+    );
+}
+
+type Given = Readonly<Record<string, unknown>>;
+
+/** @throws UsageError */
+export function parseRun(role: Role, given: Given, environment: NodeJS.ProcessEnv): RunOptions {
+  const lists = role === 'gateway' ? ['listen'] : [];
+  const twice = Object.keys(given).find((key) => Array.isArray(given[key]) && ![...lists, '_'].includes(key));
+  if (twice !== undefined) {
+    throw new UsageError('bad-argument', `--${twice} is given more than once: give it once`);
+  }
+  const file = typeof given.config === 'string' ? given.config : undefined;
+  const from = { flags: given, environment, file };
+  return { role, start: starters[role](from), supervised: given.supervised === true };
+}
+
+interface From {
+  readonly flags: Given;
+  readonly environment: NodeJS.ProcessEnv;
+  readonly file: string | undefined;
+}
+
+function dataFolderOf(name: string): string {
+  return resolve('volary-data', name);
+}
+
+/** Settings are read at once; the role's code is loaded when it is started, and only that role's. */
+const starters: Record<Role, (from: From) => RunOptions['start']> = {
+  directory: (from) => {
+    const defaults = { data: dataFolderOf('directory'), listen: { host: LOOPBACK, port: DIRECTORY_PORT } };
+    const { data, ...settings } = readSettings(DirectorySettings, { ...from, defaults: () => defaults });
+    return async (log) => {
+      const startDirectory = await load('directory', 'startDirectory');
+      return startDirectory({ dataFolder: data, ...settings, log });
+    };
+  },
+  storage: (from) => {
+    const settings = readSettings(StorageSettings, {
+      ...from,
+      defaults: ({ name }) => ({ ...(name && { data: dataFolderOf(name) }), ...memberDefaults }),
+    });
+    const { data, directory, capacity, ...rest } = settings;
+    return async (log) => {
+      const startStorageSystem = await load('storage-system', 'startStorageSystem');
+      return startStorageSystem({
+        dataFolder: data,
+        directoryUrl: directory,
+        ...(capacity === undefined ? {} : { capacityBytes: capacity }),
+        ...rest,
+        log,
+      });
+    };
+  },
+  gateway: (from) => {
+    const settings = readSettings(GatewaySettings, {
+      ...from,
+      defaults: ({ name }) => ({
+        ...(name && { data: dataFolderOf(name) }),
+        ...memberDefaults,
+        listen: [{ host: LOOPBACK, port: DEFAULT_PORT }],
+        workers: 1,
+      }),
+    });
+    const { data, directory, reconnect, ...rest } = settings;
+    return async (log) => {
+      const startGateway = await load('gateway', 'startGateway');
+      return startGateway({
+        dataFolder: data,
+        directoryUrl: directory,
+        ...(reconnect === undefined ? {} : { reconnectMs: reconnect }),
+        ...rest,
+        log,
+      });
+    };
+  },
+};
+
+type Start = (options: object) => Promise<Service>;
+
+/** The roles are being built: this becomes three plain imports when all are there. */
+async function load(room: string, name: string): Promise<Start> {
+  const module = (await import(`../${room}/service.ts`)) as Record<string, Start>;
+  return module[name] as Start;
+}
+
+const memberDefaults = { directory: DIRECTORY_URL, manage: ANY_LOOPBACK_PORT };
+
+/** Runs the role until a signal asks it to stop, or its supervisor is gone. */
+async function runRole({ role, start, supervised }: RunOptions, output: Output): Promise<void> {
+  const log = createLogger(process.env);
+  const stopAsked = Promise.race([firstStopSignal(), ...(supervised ? [supervisorGone()] : [])]);
+  await keepPoolFromInterrupting();
+  const service = await start(log);
+  try {
+    const { document, sentence } = service.ready;
+    log.info({ ready: document }, `${role} is ready`);
+    output.result(document, sentence);
+    log.info({ cause: await stopAsked }, 'stopping');
+  } finally {
+    await service.stop();
+    if (process.connected) process.disconnect();
+  }
+  log.info({}, 'stopped');
+}
+
+/** Resolves when the channel to the supervisor has closed; from then on the process has a limited time to end. */
+function supervisorGone(): Promise<string> {
+  return new Promise((resolve) => {
+    const gone = (): void => {
+      resolve('the supervisor is gone');
+      setTimeout(() => process.exit(1), ORPHAN_STOP_MS).unref();
+    };
+    if (process.connected) process.once('disconnect', gone);
+    else gone(); // it was gone before we had started
+  });
+}
+
+export const run = family('run', 'Run one role of a cluster', [
+  role('directory', 'Run the directory: catalog, operations, HTTP API', describeDirectory),
+  role('storage', 'Run a storage system: real volumes in a data folder', describeStorage),
+  role('gateway', 'Run a gateway: virtual volumes for hosts', describeGateway),
+]);

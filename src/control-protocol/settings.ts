@@ -1,0 +1,102 @@
+/**
+ * What a role is told when it is started: one schema for its flags, its VOLARY_* variables, its YAML file and what a
+ * topology says of it. Keys are the names of the flags. Texts become the domain's own values here.
+ */
+
+import { resolve } from 'node:path';
+import { z } from 'zod';
+import { parseDuration } from '../model/duration.ts';
+import { VolaryError } from '../model/errors.ts';
+import { parseListenUri } from '../model/nbd-uri.ts';
+import { parseSize } from '../model/size.ts';
+import { parseHttpAddress, parseSocketAddress } from '../model/socket-address.ts';
+import { GatewayName, Host, SiteName, StorageName } from './names.ts';
+
+const WORKERS_MAX = 64;
+const LISTEN_MAX = 16;
+
+/** A text that `parse` turns into a value, or refuses with a sentence. */
+function parsed<T>(parse: (text: string) => T) {
+  return z.string().transform((text, context): T => {
+    try {
+      return parse(text);
+    } catch (error) {
+      if (!(error instanceof VolaryError)) throw error;
+      context.addIssue({ code: 'custom', message: error.message, params: { code: error.code } });
+      return z.NEVER;
+    }
+  });
+}
+
+/** In YAML a number needs no quotes; on a command line everything is text. */
+function numberOr<T extends z.ZodType<unknown, string>>(text: T) {
+  return z
+    .union([z.string(), z.int()], 'expected a text or a whole number')
+    .transform((value) => String(value))
+    .pipe(text);
+}
+
+const Folder = z
+  .string()
+  .min(1, 'a folder has a name')
+  .transform((path) => resolve(path));
+const HttpAddress = parsed(parseHttpAddress);
+const PeerAddress = parsed(parseSocketAddress);
+const NbdAddress = parsed(parseListenUri);
+/** Others must be able to reach it: a storage system has no unix socket. */
+const NbdSocketAddress = NbdAddress.transform((address, context) => {
+  if ('host' in address) return address;
+  context.addIssue({ code: 'custom', message: 'a storage system listens on nbd://HOST:PORT' });
+  return z.NEVER;
+});
+/** In one text they stand with spaces between them. */
+const NbdAddresses = z
+  .union(
+    [z.string().transform((uris) => uris.trim().split(/\s+/)), z.array(z.string())],
+    'expected a text, or a list of texts',
+  )
+  .pipe(z.array(NbdAddress).min(1).max(LISTEN_MAX));
+const DirectoryUrl = z
+  .string()
+  .refine((url) => /^http:\/\/[^/?#\s@]+\/?$/.test(url) && URL.canParse(url), 'write http://HOST:PORT');
+const Workers = numberOr(
+  z
+    .string()
+    .refine(
+      (text) => /^[1-9]\d?$/.test(text) && Number(text) <= WORKERS_MAX,
+      `expected a whole number from 1 to ${WORKERS_MAX}`,
+    )
+    .transform(Number),
+);
+
+export const DirectorySettings = z.strictObject({
+  data: Folder,
+  listen: HttpAddress,
+});
+export type DirectorySettings = z.output<typeof DirectorySettings>;
+
+export const StorageSettings = z.strictObject({
+  name: StorageName,
+  site: SiteName,
+  data: Folder,
+  listen: NbdSocketAddress,
+  peer: PeerAddress,
+  manage: HttpAddress,
+  directory: DirectoryUrl,
+  capacity: numberOr(parsed(parseSize)).optional(),
+  advertise: Host.optional(),
+});
+export type StorageSettings = z.output<typeof StorageSettings>;
+
+export const GatewaySettings = z.strictObject({
+  name: GatewayName,
+  site: SiteName,
+  data: Folder,
+  listen: NbdAddresses,
+  manage: HttpAddress,
+  directory: DirectoryUrl,
+  advertise: Host.optional(),
+  workers: Workers,
+  reconnect: parsed(parseDuration).optional(),
+});
+export type GatewaySettings = z.output<typeof GatewaySettings>;

@@ -1,0 +1,81 @@
+/** What moves data in a gateway: the NBD server that hosts come to, and the volumes behind it. One in a process. */
+
+import type { OperationRecord } from '../control-protocol/catalog.ts';
+import type { DirectoryClient } from '../control-protocol/directory-client.ts';
+import { type OperationId, SECTOR_BYTES, type VolumeName } from '../control-protocol/names.ts';
+import { ControlError, type ControlErrorCode, VolumeError, type VolumeErrorCode } from '../model/errors.ts';
+import type { Log } from '../model/log.ts';
+import { NbdServer } from '../nbd/server.ts';
+import { VolumeExports } from './exports.ts';
+import type { Knowledge } from './knowledge.ts';
+
+export interface DataPlaneOptions {
+  readonly knowledge: Knowledge;
+  readonly grow: (name: VolumeName, sizeBytes: number) => Promise<void>;
+  readonly connections: number;
+  readonly reconnectMs: number;
+  readonly log: Log;
+}
+
+export interface DataPlane {
+  readonly server: NbdServer;
+  readonly exports: VolumeExports;
+  /** Drains the hosts, flushes, lets go of the storage systems. */
+  stop(): Promise<void>;
+}
+
+export function createDataPlane(options: DataPlaneOptions): DataPlane {
+  const exports = new VolumeExports(options);
+  const server = new NbdServer({ exports, log: options.log });
+  exports.servedBy(server);
+  return {
+    server,
+    exports,
+    stop: async () => {
+      try {
+        await server.stop();
+      } finally {
+        await exports.stop();
+      }
+    },
+  };
+}
+
+/** What a host is told when its wish for another size comes to nothing. */
+const CODE_OF: Partial<Record<ControlErrorCode, VolumeErrorCode>> = {
+  'no-space': 'no-space',
+  'bad-request': 'invalid',
+  'not-supported': 'not-supported',
+};
+
+/** How long a host waits for another size, and how long one question to the directory may take. */
+const GROW_MS_MAX = 60_000;
+const GROW_WAIT_MS = 5_000;
+
+/** `grow` by the directory's operation. */
+export function growAt(directory: DirectoryClient): DataPlaneOptions['grow'] {
+  return async (name, sizeBytes) => {
+    if (sizeBytes % SECTOR_BYTES !== 0) {
+      throw new VolumeError('invalid', `the size of a volume is a multiple of ${SECTOR_BYTES} bytes`);
+    }
+    try {
+      const { id } = await directory.resizeVolume(name, { sizeBytes });
+      const { state, error } = await endOf(directory, id);
+      if (state === 'done') return;
+      const why = error?.message ?? 'the directory has not done it yet';
+      throw new VolumeError(error?.code === 'no-space' ? 'no-space' : 'io', why);
+    } catch (error) {
+      if (!(error instanceof ControlError)) throw error;
+      throw new VolumeError(CODE_OF[error.code] ?? 'io', error.message, { cause: error });
+    }
+  };
+}
+
+async function endOf(directory: DirectoryClient, id: OperationId): Promise<OperationRecord> {
+  const untilMs = performance.now() + GROW_MS_MAX;
+  for (;;) {
+    const operation = await directory.operation(id, GROW_WAIT_MS);
+    const isOver = operation.state === 'done' || operation.state === 'failed';
+    if (isOver || performance.now() >= untilMs) return operation;
+  }
+}

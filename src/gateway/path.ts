@@ -1,0 +1,83 @@
+/**
+ * Path: how a gateway reaches the bytes of one segment: a RemoteVolume of the real volume's export at its storage system.
+ *
+ *   looking -> open     there is a connection
+ *   looking -> failed   none within openMs, or none that can be used
+ *
+ * Invariants
+ *  1. The target follows the second information, also while the path is being opened; requests that are unanswered then are sent
+ *     again there (remote-volume.ts, R6). The content is the same: only the address or the epoch is another.
+ *  2. A storage system that refuses has a reason that the directory knows: each refusal asks for a fresh look.
+ */
+
+import type { Log } from '../model/log.ts';
+import {
+  type RemoteOpening,
+  type RemoteState,
+  type RemoteVolume,
+  startRemoteVolume,
+} from '../nbd-client/remote-volume.ts';
+import type { PlannedSegment } from './second-information.ts';
+
+export interface PathOptions {
+  /** Connections of a path. */
+  readonly connections: number;
+  /** How long requests wait for a storage system that is away. */
+  readonly reconnectMs: number;
+  readonly log: Log;
+  /** A storage system has refused: the second information may be old. */
+  readonly onRefused: () => void;
+}
+
+export class Path {
+  /** Rejects with a VolumeError when there is no connection within reconnectMs. */
+  readonly opened: Promise<RemoteVolume>;
+  readonly #opening: RemoteOpening;
+  readonly #giveUp = new AbortController();
+  #segment: PlannedSegment;
+  #state: RemoteState = 'reconnecting';
+  #volume: RemoteVolume | undefined;
+
+  constructor(segment: PlannedSegment, options: PathOptions) {
+    const { connections, reconnectMs, log, onRefused } = options;
+    this.#segment = segment;
+    this.#opening = startRemoteVolume({
+      ...segment.target,
+      connections,
+      reconnectMs,
+      openMs: reconnectMs,
+      signal: this.#giveUp.signal,
+      log,
+      onState: (state) => {
+        this.#state = state;
+      },
+      onRefused,
+    });
+    this.opened = this.#opening.volume.then((volume) => {
+      this.#volume = volume;
+      return volume;
+    });
+    this.opened.catch(() => undefined); // who waits for it hears of it
+  }
+
+  get segment(): PlannedSegment {
+    return this.#segment;
+  }
+
+  get state(): RemoteState {
+    return this.#state;
+  }
+
+  /** The path leads to this segment's target from now on. */
+  follow(segment: PlannedSegment): void {
+    this.#segment = segment;
+    this.#opening.retarget(segment.target);
+  }
+
+  /** Waits for what is under way; gives up what is being opened. */
+  async close(): Promise<void> {
+    this.#giveUp.abort();
+    const volume = this.#volume ?? (await this.opened.catch(() => undefined));
+    await volume?.close();
+  }
+}

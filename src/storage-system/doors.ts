@@ -1,0 +1,93 @@
+/**
+ * Doors: the ways to each real volume that are open: one for use, of the epoch that counts, and one for looking.
+ *
+ * Invariants
+ * 1. A real volume has at most one door for use that is not shut; every connection for use has that one, or a shut one.
+ * 2. Connections to a shut door are told (ESHUTDOWN) for a while, so that a gateway may find another way; then they are
+ *    cut off, whether they have asked or not.
+ */
+
+import type { RealVolumeId } from '../control-protocol/names.ts';
+import type { Volume } from '../model/volume.ts';
+import { EpochDoor } from './epoch-door.ts';
+import type { HeldFile } from './open-volumes.ts';
+import type { RealVolume } from './real-volume.ts';
+
+/** The NBD server, as far as connections to one Volume go. */
+export interface Connections {
+  of(volume: Volume): number;
+  /** Cuts them off, and resolves when they have gone. */
+  cut(volume: Volume, reason: string): Promise<void>;
+}
+
+/** How long connections to a shut door get answers. */
+const TOLD_MS = 2_000;
+
+type Purpose = 'use' | 'looking';
+type Pair = { [purpose in Purpose]?: EpochDoor };
+
+export class Doors {
+  readonly #connections: Connections;
+  readonly #doors = new Map<RealVolumeId, Pair>();
+  readonly #shut = new Map<EpochDoor, NodeJS.Timeout>();
+
+  constructor(connections: Connections) {
+    this.#connections = connections;
+  }
+
+  /** The door that is there, or a new one; the file is open. */
+  door(purpose: Purpose, realVolume: RealVolume, file: HeldFile): EpochDoor {
+    const pair = this.#doors.get(realVolume.id) ?? {};
+    this.#doors.set(realVolume.id, pair);
+    pair[purpose] ??= makeDoor(purpose, realVolume, file);
+    return pair[purpose];
+  }
+
+  /** How many connections use the real volume, or look at it. */
+  connections(id: RealVolumeId): number {
+    const { use, looking } = this.#doors.get(id) ?? {};
+    return [use, looking].reduce((sum, door) => sum + (door ? this.#connections.of(door) : 0), 0);
+  }
+
+  resized(id: RealVolumeId, sizeBytes: number): void {
+    const { use, looking } = this.#doors.get(id) ?? {};
+    use?.resized(sizeBytes);
+    looking?.resized(sizeBytes);
+  }
+
+  /** Shuts a door, at once; resolves when nothing that came through it is under way. */
+  async shut(purpose: Purpose, id: RealVolumeId): Promise<void> {
+    const pair = this.#doors.get(id);
+    const door = pair?.[purpose];
+    if (pair === undefined || door === undefined) return;
+    delete pair[purpose];
+    if (pair.use === undefined && pair.looking === undefined) this.#doors.delete(id);
+    const timer = setTimeout(() => void this.#cut(door), TOLD_MS).unref();
+    this.#shut.set(door, timer);
+    await door.shut();
+  }
+
+  /** Both doors. */
+  async shutAll(id: RealVolumeId): Promise<void> {
+    await Promise.all([this.shut('use', id), this.shut('looking', id)]);
+  }
+
+  /** Cuts off whoever is still connected to a shut door: what is flushed at the end are the open ones. */
+  async cutShut(): Promise<void> {
+    await Promise.all([...this.#shut.keys()].map((door) => this.#cut(door)));
+  }
+
+  async #cut(door: EpochDoor): Promise<void> {
+    clearTimeout(this.#shut.get(door));
+    await this.#connections.cut(door, 'this way to the real volume has been shut');
+    this.#shut.delete(door);
+  }
+}
+
+function makeDoor(purpose: Purpose, realVolume: RealVolume, file: HeldFile): EpochDoor {
+  const { volume } = file;
+  if (volume === undefined) throw new Error(`the file of ${realVolume.id} is open`);
+  const { blockSizes, capabilities } = volume;
+  const { sizeBytes } = realVolume;
+  return new EpochDoor({ file, sizeBytes, blockSizes, capabilities, readOnly: purpose === 'looking' });
+}

@@ -1,0 +1,184 @@
+/**
+ * EpochDoor: a real volume's file as the connections of one epoch see it. All of them have the same door, so that the
+ * NBD server's fence (SPEC N4) holds among them; those of the next epoch have another.
+ *
+ * Invariants
+ * 1. When `shut` has been called, nothing that is asked of the door reaches the file: it fails as 'shutdown'.
+ * 2. When `shut` has resolved, nothing that was asked of the door before is under way at the file, nor will be again.
+ *    So what comes through the next door comes later than all that came through this one.
+ * 3. Nothing lies behind `sizeBytes`, however long the file is: while a resize is under way the file is the longer of both.
+ * 4. The file behind may be closed while nobody uses it: then nothing is done at once, and `read` and the others open it.
+ */
+
+import { VolumeError } from '../model/errors.ts';
+import type { BlockSizes, Capabilities, Extent, Volume, WriteZeroesOptions } from '../model/volume.ts';
+
+/** A file that is opened when it is needed. */
+export interface DoorFile {
+  /** Undefined while it is not open. */
+  readonly volume: Volume | undefined;
+  /** Rejects with a VolumeError. */
+  open(): Promise<Volume>;
+}
+
+export interface EpochDoorOptions {
+  readonly file: DoorFile;
+  readonly sizeBytes: number;
+  readonly blockSizes: BlockSizes;
+  /** Of the file; the door itself cannot be resized: that is its storage system's to do. */
+  readonly capabilities: Capabilities;
+  /** A view for looking and checking. */
+  readonly readOnly?: boolean;
+}
+
+export class EpochDoor implements Volume {
+  readonly blockSizes: BlockSizes;
+  readonly capabilities: Capabilities;
+  readonly #file: DoorFile;
+  readonly #readOnly: boolean;
+  #sizeBytes: number;
+  #underWay = 0;
+  #isShut = false;
+  #whenIdle: (() => void) | undefined;
+  #drained: Promise<void> | undefined;
+
+  constructor(options: EpochDoorOptions) {
+    this.#file = options.file;
+    this.#readOnly = options.readOnly ?? false;
+    this.#sizeBytes = options.sizeBytes;
+    this.blockSizes = options.blockSizes;
+    this.capabilities = this.#readOnly
+      ? { ...options.capabilities, ...DENIED, resize: false }
+      : { ...options.capabilities, resize: false };
+  }
+
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  get isShut(): boolean {
+    return this.#isShut;
+  }
+
+  /** The real volume has another size from now on. */
+  resized(sizeBytes: number): void {
+    this.#sizeBytes = sizeBytes;
+  }
+
+  /** From now on everything fails as 'shutdown'; resolves when nothing that was asked for before is under way. */
+  shut(): Promise<void> {
+    this.#isShut = true;
+    this.#drained ??= new Promise((resolve) => {
+      if (this.#underWay === 0) resolve();
+      else this.#whenIdle = resolve;
+    });
+    return this.#drained;
+  }
+
+  close(): Promise<void> {
+    return this.shut();
+  }
+
+  readNow(offset: number, target: Buffer, start: number, length: number): boolean {
+    this.#check(offset, length);
+    return this.#file.volume?.readNow(offset, target, start, length) ?? false;
+  }
+
+  writeNow(offset: number, source: Buffer, start: number, length: number): boolean {
+    this.#checkChange(offset, length);
+    return this.#file.volume?.writeNow(offset, source, start, length) ?? false;
+  }
+
+  read(offset: number, target: Buffer, start: number, length: number): Promise<void> {
+    return this.#run(
+      () => this.#check(offset, length),
+      (volume) => volume.read(offset, target, start, length),
+    );
+  }
+
+  write(offset: number, source: Buffer, start: number, length: number, fua: boolean): Promise<void> {
+    return this.#run(
+      () => this.#checkChange(offset, length),
+      (volume) => volume.write(offset, source, start, length, fua),
+    );
+  }
+
+  flush(): Promise<void> {
+    return this.#run(
+      () => this.#check(0, 0),
+      async (volume) => {
+        if (!this.#readOnly) await volume.flush(); // through a view nothing has been written
+      },
+    );
+  }
+
+  trim(offset: number, length: number, fua: boolean): Promise<void> {
+    return this.#run(
+      () => this.#checkChange(offset, length),
+      (volume) => volume.trim(offset, length, fua),
+    );
+  }
+
+  writeZeroes(offset: number, length: number, options: WriteZeroesOptions): Promise<void> {
+    return this.#run(
+      () => this.#checkChange(offset, length),
+      (volume) => volume.writeZeroes(offset, length, options),
+    );
+  }
+
+  cache(offset: number, length: number): Promise<void> {
+    return this.#run(
+      () => this.#check(offset, length),
+      (volume) => volume.cache(offset, length),
+    );
+  }
+
+  blockStatus(offset: number, length: number, extentsMax: number): Promise<Extent[]> {
+    return this.#run(
+      () => this.#check(offset, length),
+      (volume) => volume.blockStatus(offset, length, extentsMax),
+    );
+  }
+
+  mayHaveHoles(offset: number, length: number): boolean {
+    return this.#file.volume?.mayHaveHoles(offset, length) ?? true;
+  }
+
+  async resize(): Promise<void> {
+    this.#check(0, 0);
+    throw new VolumeError(
+      'not-supported',
+      'the size of a real volume is changed by its storage system alone',
+    );
+  }
+
+  async #run<T>(check: () => void, operation: (volume: Volume) => Promise<T>): Promise<T> {
+    check();
+    this.#underWay += 1;
+    try {
+      let { volume } = this.#file;
+      if (volume === undefined) {
+        volume = await this.#file.open();
+        check(); // it may have been shut meanwhile
+      }
+      return await operation(volume);
+    } finally {
+      this.#underWay -= 1;
+      if (this.#underWay === 0) this.#whenIdle?.();
+    }
+  }
+
+  #checkChange(offset: number, length: number): void {
+    this.#check(offset, length);
+    if (this.#readOnly) throw new VolumeError('read-only', 'this is a view for checking: it takes no writes');
+  }
+
+  /** What is no range at all is for the file to say. */
+  #check(offset: number, length: number): void {
+    if (this.#isShut) throw new VolumeError('shutdown', 'this way to the real volume has been shut');
+    if (offset + length <= this.#sizeBytes) return;
+    throw new VolumeError('invalid', `the volume ends at ${this.#sizeBytes}`, { offset: this.#sizeBytes });
+  }
+}
+
+const DENIED = { write: false, trim: false, writeZeroes: false, fastZero: false } as const;

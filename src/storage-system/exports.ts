@@ -1,0 +1,96 @@
+/**
+ * The exports of a storage system: each real volume twice, as real-volume-export.ts says. The bare name is for looking and
+ * checking, and reads only; with the epoch and the key it is for use.
+ *
+ * Whoever has the key gets in, and nobody else; LIST shows the bare names alone. What a real volume is in a state for is
+ * asked again whenever something may have changed meanwhile (RealVolumes.way).
+ */
+
+import { timingSafeEqual } from 'node:crypto';
+import type { AccessKey } from '../control-protocol/names.ts';
+import { parseRealVolumeExport, type RealVolumeExport } from '../control-protocol/real-volume-export.ts';
+import { ControlError, VolumeError } from '../model/errors.ts';
+import { type ExportDirectory, ExportRefused, type NbdExport } from '../nbd/server.ts';
+import { conditionOf } from './real-volume.ts';
+import type { RealVolumes, Way } from './real-volumes.ts';
+
+export function exportsOf(realVolumes: RealVolumes): ExportDirectory {
+  return {
+    list: () => listOf(realVolumes),
+    find: (name) => find(realVolumes, name),
+  };
+}
+
+function* listOf(realVolumes: RealVolumes): Generator<{ name: string; description: string }> {
+  for (const { id, state, volume } of realVolumes.views()) {
+    if (state === 'failed' || state === 'access-prohibited') continue;
+    const whose = volume === null ? 'unused' : `of volume ${volume}`;
+    yield { name: id, description: `real volume, ${whose}, read-only without its key` };
+  }
+}
+
+async function find(realVolumes: RealVolumes, name: string): Promise<NbdExport> {
+  const wanted = parseRealVolumeExport(name);
+  if (wanted === undefined) {
+    throw new ExportRefused(
+      'unknown',
+      'exports of a storage system are real volumes: rv- and 16 hexadecimal digits, and @EPOCH.KEY for use; ' +
+        'virtual volumes are exported by gateways',
+    );
+  }
+  let way: Way;
+  try {
+    way = await realVolumes.way(wanted, () => admit(realVolumes, wanted));
+  } catch (error) {
+    throw refusalOf(error, wanted);
+  }
+  const { door, file } = way;
+  const isForUse = wanted.access !== undefined;
+  return {
+    name: wanted.realVolume, // without the key, which no log and no other client is to see
+    description: isForUse ? 'real volume' : 'real volume, read-only',
+    volume: door,
+    readOnly: !isForUse,
+    users: { begun: () => file.begin(), ended: () => file.end() },
+  };
+}
+
+/** Throws ExportRefused when the real volume, as it is now, is not for who asks. */
+function admit(realVolumes: RealVolumes, { realVolume: id, access }: RealVolumeExport): void {
+  const realVolume = realVolumes.get(id);
+  if (realVolume === undefined) throw new ExportRefused('unknown', `there is no real volume ${id} here`);
+  const { epoch, accessKey, failure } = realVolume;
+  if (access !== undefined && !isSameKey(access.key, accessKey)) {
+    throw new ExportRefused('policy', `that is not the access key of ${id}: ask the directory for it`);
+  }
+  if (access !== undefined && access.epoch < epoch) {
+    throw new ExportRefused(
+      'shutdown',
+      `epoch ${access.epoch} of ${id} is over: ask the directory who is primary`,
+    );
+  }
+  if (access !== undefined && access.epoch > epoch) {
+    throw new ExportRefused('policy', `${id} has epoch ${epoch}, and has not heard of ${access.epoch}`);
+  }
+  switch (conditionOf(realVolume)) {
+    case 'failed':
+      throw new ExportRefused('policy', `${id} has failed: ${failure}`);
+    case 'access-prohibited':
+      throw new ExportRefused('policy', `access to ${id} is prohibited`);
+    default:
+  }
+}
+
+/** In a time that tells nothing about how much of it is right. */
+function isSameKey(given: AccessKey, right: AccessKey): boolean {
+  return timingSafeEqual(Buffer.from(given), Buffer.from(right));
+}
+
+function refusalOf(error: unknown, { realVolume }: RealVolumeExport): unknown {
+  if (error instanceof VolumeError && error.code === 'shutdown')
+    return new ExportRefused('shutdown', error.message, { cause: error });
+  if (error instanceof VolumeError || error instanceof ControlError) {
+    return new ExportRefused('policy', `${realVolume} cannot be opened: ${error.message}`, { cause: error });
+  }
+  return error;
+}

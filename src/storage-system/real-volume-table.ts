@@ -1,0 +1,194 @@
+/**
+ * RealVolumeTable: what the storage system must not forget, in DATA/meta.db: a row for each real volume, and the cluster
+ * that it has joined.
+ *
+ * Invariants
+ * 1. Memory and the store hold the same: memory is changed after the store has been, durably, in the same turn.
+ * 2. A real volume exists when, and only when, it has a row. Its file is made before the row and removed after
+ *    the row says that it is leaving; the row goes when the file has gone. So after a crash
+ *      a file without a row    is what a making has left: without data, since nobody has ever used it
+ *      a row that is leaving   is what a deletion has left: it is finished
+ *      a file that is longer   than its row is what a resize has left: growing begins with the file, shrinking with the row
+ * 3. Every change of a row goes through `changed` of real-volume.ts, which refuses what may not happen.
+ */
+
+import type { AccessKey, Epoch, RealVolumeId, VolumeName } from '../control-protocol/names.ts';
+import { assert } from '../model/errors.ts';
+import {
+  type MetadataStore,
+  type MetadataStoreOptions,
+  openMetadataStore,
+} from '../storage/metadata-store.ts';
+import { changed, type RealVolume, type RealVolumeEvent } from './real-volume.ts';
+
+/** The n-th leads from version n - 1 to n; never changed, only added to. */
+const migrations = [
+  `CREATE TABLE real_volumes (
+     id         TEXT PRIMARY KEY,
+     size_bytes INTEGER NOT NULL CHECK (size_bytes > 0),
+     volume     TEXT,
+     epoch      INTEGER NOT NULL CHECK (epoch > 0),
+     access_key TEXT NOT NULL,
+     access     TEXT NOT NULL CHECK (access IN ('allowed', 'prohibited')),
+     failure    TEXT,
+     is_leaving INTEGER NOT NULL CHECK (is_leaving IN (0, 1)),
+     created_at TEXT NOT NULL
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE cluster (
+     one INTEGER PRIMARY KEY CHECK (one = 1),
+     id  TEXT NOT NULL
+   ) STRICT;`,
+];
+
+const STORE: MetadataStoreOptions = { applicationId: 0x564c5353, migrations }; // "VLSS"
+
+interface Row {
+  readonly id: string;
+  readonly size_bytes: number;
+  readonly volume: string | null;
+  readonly epoch: number;
+  readonly access_key: string;
+  readonly access: string;
+  readonly failure: string | null;
+  readonly is_leaving: number;
+  readonly created_at: string;
+}
+
+const COLUMNS = 'size_bytes, volume, epoch, access_key, access, failure, is_leaving, created_at';
+
+export class RealVolumeTable {
+  readonly #store: MetadataStore;
+  readonly #realVolumes = new Map<RealVolumeId, RealVolume>();
+  #clusterId: string | undefined;
+  #provisionedBytes = 0;
+
+  /** Opens the store at `path`, or makes it. Throws UsageError or StoreError. */
+  constructor(path: string) {
+    this.#store = openMetadataStore(path, STORE);
+    for (const row of this.#store.read<Row>(`SELECT id, ${COLUMNS} FROM real_volumes ORDER BY id`)) {
+      const realVolume = fromRow(row);
+      this.#realVolumes.set(realVolume.id, realVolume);
+      this.#provisionedBytes += realVolume.sizeBytes;
+    }
+    this.#clusterId = this.#store.read<{ id: string }>('SELECT id FROM cluster')[0]?.id;
+  }
+
+  /** All rows, those that are leaving included. */
+  all(): IterableIterator<RealVolume> {
+    return this.#realVolumes.values();
+  }
+
+  get count(): number {
+    return this.#realVolumes.size;
+  }
+
+  /** The sum of the sizes. */
+  get provisionedBytes(): number {
+    return this.#provisionedBytes;
+  }
+
+  get(id: RealVolumeId): RealVolume | undefined {
+    return this.#realVolumes.get(id);
+  }
+
+  /** Throws StoreError; nothing is there then. */
+  add(realVolume: RealVolume): void {
+    assert(!this.#realVolumes.has(realVolume.id), `${realVolume.id} is there already`);
+    this.#store.run(
+      `INSERT INTO real_volumes (${COLUMNS}, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      ...valuesOf(realVolume),
+      realVolume.id,
+    );
+    this.#realVolumes.set(realVolume.id, realVolume);
+    this.#provisionedBytes += realVolume.sizeBytes;
+  }
+
+  /**
+   * What happens to a real volume that is there: all events, durably, or none of them.
+   * @throws ControlError when one may not happen, StoreError when it cannot be kept
+   */
+  change(id: RealVolumeId, events: readonly RealVolumeEvent[]): RealVolume {
+    const before = this.#known(id);
+    const after = events.reduce(changed, before);
+    if (isSame(before, after)) return before;
+    const parts = COLUMNS.split(', ').map((column) => `${column} = ?`);
+    const sql = `UPDATE real_volumes SET ${parts.join(', ')} WHERE id = ?`;
+    const rows = this.#store.run(sql, ...valuesOf(after), id);
+    assert(rows === 1, `${id} has a row`);
+    this.#keep(before, after);
+    return after;
+  }
+
+  /**
+   * A failure that could not be kept, because the store has failed as well: known at least until the process ends. The next
+   * start looks at the file again.
+   */
+  rememberFailure(id: RealVolumeId, reason: string): RealVolume {
+    const before = this.#known(id);
+    const after = changed(before, { kind: 'failed', reason });
+    this.#keep(before, after);
+    return after;
+  }
+
+  /** The row of a real volume whose file has gone. */
+  remove(id: RealVolumeId): void {
+    const before = this.#known(id);
+    assert(before.isLeaving, `${id} is leaving`);
+    this.#store.run('DELETE FROM real_volumes WHERE id = ?', id);
+    this.#realVolumes.delete(id);
+    this.#provisionedBytes -= before.sizeBytes;
+  }
+
+  /** The cluster that the storage system has joined. */
+  get clusterId(): string | undefined {
+    return this.#clusterId;
+  }
+
+  /** Once, for good. */
+  joinCluster(id: string): void {
+    assert(this.#clusterId === undefined, 'a storage system joins one cluster');
+    this.#store.run('INSERT INTO cluster (one, id) VALUES (1, ?)', id);
+    this.#clusterId = id;
+  }
+
+  close(): void {
+    this.#store.close();
+  }
+
+  #keep(before: RealVolume, after: RealVolume): void {
+    this.#realVolumes.set(after.id, after);
+    this.#provisionedBytes += after.sizeBytes - before.sizeBytes;
+  }
+
+  #known(id: RealVolumeId): RealVolume {
+    const realVolume = this.#realVolumes.get(id);
+    assert(realVolume !== undefined, `${id} is there`);
+    return realVolume;
+  }
+}
+
+/** In the order of COLUMNS. */
+function valuesOf(realVolume: RealVolume): (string | number | null)[] {
+  const { sizeBytes, volume, epoch, accessKey, access, failure, isLeaving, createdAt } = realVolume;
+  return [sizeBytes, volume, epoch, accessKey, access, failure, isLeaving ? 1 : 0, createdAt];
+}
+
+function isSame(a: RealVolume, b: RealVolume): boolean {
+  const values = valuesOf(b);
+  return valuesOf(a).every((value, index) => value === values[index]);
+}
+
+/** The rows are this module's own, and were checked by the API before they were written. */
+function fromRow(row: Row): RealVolume {
+  return {
+    id: row.id as RealVolumeId,
+    sizeBytes: row.size_bytes,
+    volume: row.volume as VolumeName | null,
+    epoch: row.epoch as Epoch,
+    accessKey: row.access_key as AccessKey,
+    access: row.access === 'prohibited' ? 'prohibited' : 'allowed',
+    failure: row.failure,
+    isLeaving: row.is_leaving === 1,
+    createdAt: row.created_at,
+  };
+}

@@ -1,0 +1,162 @@
+/**
+ * A real volume as it is remembered, and how it may change. Pure: what happens goes in, the changed record comes out.
+ *
+ *   unused             made, and no virtual volume's
+ *   in-use             part of a virtual volume
+ *   access-prohibited  nobody may read or write it; remembers whose it is
+ *   failed             its file is missing, too short, or failed a flush; remembers the rest
+ *   leaving            being deleted: nobody knows it any more, only its file may still be there
+ *
+ * Invariants
+ * 1. What happens in which state is in `transitions`, for every state and every event; `changed` is the only way from one
+ *    record to the next, and asserts that it ends in a state that the table says.
+ * 2. An epoch only becomes larger, in every state, `failed` included: who was cut off stays cut off.
+ * 3. The first reason of a failure is kept. `found-whole` alone ends one: it comes when the storage system starts and finds
+ *    the file there in full length. So what has failed is used again after somebody has looked at it and started anew.
+ */
+
+import type { AccessKey, Epoch, RealVolumeId, VolumeName } from '../control-protocol/names.ts';
+import type { RealVolumeState } from '../control-protocol/storage-api.ts';
+import { assert, ControlError } from '../model/errors.ts';
+
+export interface RealVolume {
+  readonly id: RealVolumeId;
+  readonly sizeBytes: number;
+  /** Whose it is. */
+  readonly volume: VolumeName | null;
+  readonly epoch: Epoch;
+  readonly accessKey: AccessKey;
+  readonly access: 'allowed' | 'prohibited';
+  /** Why it has failed, as a sentence. */
+  readonly failure: string | null;
+  readonly isLeaving: boolean;
+  readonly createdAt: string;
+}
+
+export type Condition = RealVolumeState | 'leaving';
+
+export type RealVolumeEvent =
+  | { readonly kind: 'given'; readonly volume: VolumeName }
+  | { readonly kind: 'released' }
+  | { readonly kind: 'prohibited' }
+  | { readonly kind: 'allowed' }
+  | { readonly kind: 'epoch-raised'; readonly epoch: Epoch }
+  | { readonly kind: 'resized'; readonly sizeBytes: number }
+  | { readonly kind: 'failed'; readonly reason: string }
+  | { readonly kind: 'found-whole' }
+  | { readonly kind: 'removal-begun' };
+
+/** The states in which an event may end, or why it is refused. */
+type Outcome = readonly Condition[] | string;
+
+const leaving = 'it is being deleted';
+const failed = 'it has failed: put its file in order and start the storage system again, or delete it';
+const known: readonly Condition[] = ['unused', 'in-use', 'access-prohibited'];
+
+export const transitions: Record<Condition, Record<RealVolumeEvent['kind'], Outcome>> = {
+  unused: {
+    given: ['in-use'],
+    released: ['unused'],
+    prohibited: ['access-prohibited'],
+    allowed: ['unused'],
+    'epoch-raised': ['unused'],
+    resized: ['unused'],
+    failed: ['failed'],
+    'found-whole': ['unused'],
+    'removal-begun': ['leaving'],
+  },
+  'in-use': {
+    given: ['in-use'],
+    released: ['unused'],
+    prohibited: ['access-prohibited'],
+    allowed: ['in-use'],
+    'epoch-raised': ['in-use'],
+    resized: ['in-use'],
+    failed: ['failed'],
+    'found-whole': ['in-use'],
+    'removal-begun': ['leaving'],
+  },
+  'access-prohibited': {
+    given: ['access-prohibited'],
+    released: ['access-prohibited'],
+    prohibited: ['access-prohibited'],
+    allowed: ['unused', 'in-use'],
+    'epoch-raised': ['access-prohibited'],
+    resized: ['access-prohibited'],
+    failed: ['failed'],
+    'found-whole': ['access-prohibited'],
+    'removal-begun': ['leaving'],
+  },
+  failed: {
+    given: failed,
+    released: ['failed'],
+    prohibited: ['failed'],
+    allowed: ['failed'],
+    'epoch-raised': ['failed'],
+    resized: failed,
+    failed: ['failed'],
+    'found-whole': known,
+    'removal-begun': ['leaving'],
+  },
+  leaving: {
+    given: leaving,
+    released: leaving,
+    prohibited: leaving,
+    allowed: leaving,
+    'epoch-raised': leaving,
+    resized: leaving,
+    failed: ['leaving'],
+    'found-whole': ['leaving'],
+    'removal-begun': ['leaving'],
+  },
+};
+
+export function conditionOf(realVolume: RealVolume): Condition {
+  if (realVolume.isLeaving) return 'leaving';
+  if (realVolume.failure !== null) return 'failed';
+  if (realVolume.access === 'prohibited') return 'access-prohibited';
+  return realVolume.volume === null ? 'unused' : 'in-use';
+}
+
+/** The record after the event. @throws ControlError `conflict` or `stale-epoch` when it may not happen */
+export function changed(before: RealVolume, event: RealVolumeEvent): RealVolume {
+  const from = conditionOf(before);
+  const outcome = transitions[from][event.kind];
+  if (typeof outcome === 'string') throw new ControlError('conflict', `real volume ${before.id}: ${outcome}`);
+  const after = effectOf(before, event);
+  assert(outcome.includes(conditionOf(after)), `${event.kind} leads from ${from} to ${conditionOf(after)}`);
+  assert(after.epoch >= before.epoch, 'an epoch never becomes smaller');
+  return after;
+}
+
+function effectOf(before: RealVolume, event: RealVolumeEvent): RealVolume {
+  switch (event.kind) {
+    case 'given':
+      if (before.volume === null || before.volume === event.volume)
+        return { ...before, volume: event.volume };
+      throw new ControlError(
+        'conflict',
+        `real volume ${before.id} is part of ${before.volume}: it must be released before ${event.volume} gets it`,
+      );
+    case 'released':
+      return { ...before, volume: null };
+    case 'prohibited':
+      return { ...before, access: 'prohibited' };
+    case 'allowed':
+      return { ...before, access: 'allowed' };
+    case 'epoch-raised':
+      if (event.epoch >= before.epoch) return { ...before, epoch: event.epoch };
+      throw new ControlError(
+        'stale-epoch',
+        `real volume ${before.id} has epoch ${before.epoch}: ${event.epoch} is over`,
+      );
+    case 'resized':
+      return { ...before, sizeBytes: event.sizeBytes };
+    case 'failed':
+      return before.failure === null ? { ...before, failure: event.reason } : before;
+    case 'found-whole':
+      return { ...before, failure: null };
+    case 'removal-begun':
+      return { ...before, isLeaving: true };
+  }
+}

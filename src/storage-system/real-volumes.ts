@@ -1,0 +1,383 @@
+/**
+ * RealVolumes: all that a storage system does with its real volumes. What is asked for by the directory (management.ts)
+ * and by NBD clients (exports.ts) meets here.
+ *
+ * Invariants
+ * 1. Changes of one real volume take turns, and an export is found only between two of them: who opens a real volume
+ *    while its epoch is being raised waits until the last write of the old epoch has ended.
+ * 2. A raised epoch is durable before the old door is shut, and the door is shut, with nothing under way behind it, before
+ *    the raise is answered. So whatever happens in between, no write of an old epoch comes behind one of a new epoch.
+ * 3. A making leaves a whole real volume or nothing; what a crash may leave is said in real-volume-table.ts.
+ * 4. The sizes of all real volumes together are at most the capacity, those that are being made or enlarged included.
+ * 5. A failure of one real volume is noted where it happens, at any time, without waiting for a turn; others do not notice.
+ */
+
+import type { RealVolumeId } from '../control-protocol/names.ts';
+import type { RealVolumeExport } from '../control-protocol/real-volume-export.ts';
+import type { ChangeRealVolume, MakeRealVolume, RealVolumeView } from '../control-protocol/storage-api.ts';
+import { assert, ControlError, UsageError, VolaryError, VolumeError } from '../model/errors.ts';
+import type { Log } from '../model/log.ts';
+import { removeFile } from '../storage/folder-space.ts';
+import { openSparseFile } from '../storage/open-sparse-file.ts';
+import { lookAtRawFile } from '../storage/raw-file.ts';
+import type { SparseFile } from '../storage/sparse-file.ts';
+import { type Connections, Doors } from './doors.ts';
+import type { EpochDoor } from './epoch-door.ts';
+import { controlErrorOf, mayPass } from './errors.ts';
+import { type HeldFile, OpenVolumes } from './open-volumes.ts';
+import { changed, conditionOf, type RealVolume, type RealVolumeEvent } from './real-volume.ts';
+import type { RealVolumeTable } from './real-volume-table.ts';
+import { Turns } from './turns.ts';
+
+export interface RealVolumesOptions {
+  readonly table: RealVolumeTable;
+  /** The path of the file of a real volume. */
+  readonly fileOf: (id: RealVolumeId) => string;
+  readonly capacityBytes: number;
+  readonly connections: Connections;
+  /** How many files without users stay open. */
+  readonly idleMax: number;
+  readonly log: Log;
+  /** A real volume has failed: `failed` says which have. */
+  readonly onFailed: () => void;
+}
+
+/** A way to a real volume, and its file, which is to be told of users. */
+export interface Way {
+  readonly door: EpochDoor;
+  readonly file: HeldFile;
+}
+
+export class RealVolumes {
+  readonly files: OpenVolumes;
+  readonly #options: RealVolumesOptions;
+  readonly #table: RealVolumeTable;
+  readonly #doors: Doors;
+  readonly #log: Log;
+  readonly #turns = new Turns();
+  /** Asked for by what is under way, and not in the table yet. */
+  #reservedBytes = 0;
+  #isStopping = false;
+
+  constructor(options: RealVolumesOptions) {
+    this.#options = options;
+    this.#table = options.table;
+    this.#log = options.log;
+    this.#doors = new Doors(options.connections);
+    const { idleMax, log } = options;
+    this.files = new OpenVolumes({ open: (id) => this.#openFile(id), idleMax, log });
+  }
+
+  // --- looking ---------------------------------------------------------------------------------------------
+
+  /** @throws ControlError `not-found` */
+  view(id: RealVolumeId): RealVolumeView {
+    return this.#viewOf(this.#there(id));
+  }
+
+  views(): RealVolumeView[] {
+    return [...this.#table.all()].filter(isThere).map((realVolume) => this.#viewOf(realVolume));
+  }
+
+  get(id: RealVolumeId): RealVolume | undefined {
+    const realVolume = this.#table.get(id);
+    return realVolume !== undefined && isThere(realVolume) ? realVolume : undefined;
+  }
+
+  /** What has failed, and why. */
+  failed(): { realVolume: RealVolumeId; reason: string }[] {
+    const found: { realVolume: RealVolumeId; reason: string }[] = [];
+    for (const realVolume of this.#table.all()) {
+      const { id, failure } = realVolume;
+      if (failure !== null && isThere(realVolume)) found.push({ realVolume: id, reason: failure });
+    }
+    return found;
+  }
+
+  // --- ways ------------------------------------------------------------------------------------------------
+
+  /**
+   * The way that an export name asks for. `admit` says whether it may be had, at any time, by throwing; it is asked again
+   * after each wait, because everything may have changed.
+   * @throws VolumeError when the file cannot be opened, and what `admit` throws
+   */
+  async way({ realVolume: id, access }: RealVolumeExport, admit: () => void): Promise<Way> {
+    const purpose = access === undefined ? 'looking' : 'use';
+    for (;;) {
+      if (this.#isStopping) throw new VolumeError('shutdown', 'the storage system is being stopped');
+      admit();
+      const busy = this.#turns.busy(id);
+      if (busy !== undefined) {
+        await busy;
+        continue;
+      }
+      const file = this.files.file(id);
+      if (file.volume === undefined) {
+        await file.open();
+        continue;
+      }
+      return { door: this.#doors.door(purpose, this.#there(id), file), file };
+    }
+  }
+
+  // --- changing --------------------------------------------------------------------------------------------
+
+  /** Makes a real volume; the same again is nothing. @throws ControlError */
+  make(id: RealVolumeId, wanted: MakeRealVolume): Promise<RealVolumeView> {
+    return this.#inTurn(id, `make real volume ${id}`, async () => {
+      const known = this.#table.get(id);
+      if (known !== undefined) return this.#sameOrConflict(known, wanted);
+      const { sizeBytes, volume, epoch, accessKey } = wanted;
+      await this.#reserve(sizeBytes, () => this.#makeFile(id, sizeBytes));
+      const createdAt = new Date().toISOString();
+      const made: RealVolume = {
+        ...{ id, sizeBytes, volume, epoch, accessKey, createdAt },
+        ...{ access: 'allowed', failure: null, isLeaving: false },
+      };
+      try {
+        this.#table.add(made);
+      } catch (error) {
+        await removeFile(this.#options.fileOf(id));
+        throw error;
+      }
+      this.#log.info(
+        { realVolume: id, from: null, to: conditionOf(made), sizeBytes, volume, epoch },
+        'real volume made',
+      );
+      return this.#viewOf(made);
+    });
+  }
+
+  /** @throws ControlError */
+  change(id: RealVolumeId, wanted: ChangeRealVolume): Promise<RealVolumeView> {
+    return this.#inTurn(id, `change real volume ${id}`, async () => {
+      const before = this.#there(id);
+      const { sizeBytes } = wanted;
+      // What will be refused is refused before anything has been done.
+      if (sizeBytes !== undefined) changed(before, { kind: 'resized', sizeBytes });
+      const after = this.#table.change(id, eventsOf(before, wanted));
+      this.#told(before, after, 'asked for');
+      if (after.access === 'prohibited') await this.#doors.shutAll(id);
+      else if (after.epoch > before.epoch) await this.#doors.shut('use', id);
+      if (sizeBytes !== undefined) await this.#resize(id, sizeBytes);
+      return this.view(id);
+    });
+  }
+
+  /** Removes a real volume and its file; one that is not there is removed already. @throws ControlError */
+  remove(id: RealVolumeId, force: boolean): Promise<void> {
+    return this.#inTurn(id, `delete real volume ${id}`, async () => {
+      const before = this.#table.get(id);
+      if (before === undefined) return;
+      const connections = this.#doors.connections(id);
+      if (isThere(before) && connections > 0 && !force) {
+        throw new ControlError('in-use', `real volume ${id} is in use by ${connections} connections`);
+      }
+      const after = this.#table.change(id, [{ kind: 'removal-begun' }]);
+      this.#told(before, after, force ? 'asked for, by force' : 'asked for');
+      await this.#doors.shutAll(id);
+      await this.files.file(id).close(true);
+      await removeFile(this.#options.fileOf(id));
+      this.#table.remove(id);
+      this.files.forget(id);
+      this.#log.info({ realVolume: id, from: 'leaving', to: null }, 'real volume deleted');
+    });
+  }
+
+  /** Takes nothing new, waits for what is under way, and cuts off who came through shut doors. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    await this.#turns.allDone();
+    await this.#doors.cutShut();
+  }
+
+  // --- steps -----------------------------------------------------------------------------------------------
+
+  #inTurn<T>(id: RealVolumeId, attempt: string, operation: () => Promise<T>): Promise<T> {
+    return this.#turns.run(id, async () => {
+      if (this.#isStopping) throw new ControlError('unavailable', 'the storage system is being stopped');
+      try {
+        return await operation();
+      } catch (error) {
+        throw controlErrorOf(error, attempt);
+      }
+    });
+  }
+
+  #sameOrConflict(known: RealVolume, wanted: MakeRealVolume): RealVolumeView {
+    const isSame =
+      isThere(known) &&
+      known.sizeBytes === wanted.sizeBytes &&
+      known.volume === wanted.volume &&
+      known.epoch === wanted.epoch &&
+      known.accessKey === wanted.accessKey;
+    if (isSame) return this.#viewOf(known);
+    throw new ControlError('conflict', `real volume ${known.id} is there already, and it is another`);
+  }
+
+  async #makeFile(id: RealVolumeId, sizeBytes: number): Promise<void> {
+    const path = this.#options.fileOf(id);
+    const look = await lookAtRawFile(path);
+    if (look.kind === 'usable' && look.allocatedBytes === 0) await removeFile(path);
+    else if (look.kind !== 'missing') {
+      throw new ControlError('conflict', `${path} is in the way: it is no real volume's; take it away`);
+    }
+    const file = await openSparseFile(path, { sizeBytes });
+    await file.close();
+  }
+
+  /** Keeps room for `bytes` while the operation is under way; the table counts them afterwards. */
+  async #reserve<T>(bytes: number, operation: () => Promise<T>): Promise<T> {
+    const { capacityBytes } = this.#options;
+    const freeBytes = capacityBytes - this.#table.provisionedBytes - this.#reservedBytes;
+    if (bytes > freeBytes) {
+      throw new ControlError(
+        'no-space',
+        `${bytes} bytes more do not fit: ${Math.max(freeBytes, 0)} of ${capacityBytes} are free`,
+      );
+    }
+    this.#reservedBytes += bytes;
+    try {
+      return await operation();
+    } finally {
+      this.#reservedBytes -= bytes;
+    }
+  }
+
+  async #resize(id: RealVolumeId, sizeBytes: number): Promise<void> {
+    const held = this.files.file(id);
+    held.begin(); // so that it is not closed, and opened again with the size in the table, half-way
+    try {
+      const file = await held.open();
+      const before = this.#there(id).sizeBytes;
+      // What an interrupted resize has left behind the end must not come to light.
+      if (file.sizeBytes !== before) await file.resize(before);
+      if (sizeBytes > before) await this.#reserve(sizeBytes - before, () => this.#grow(id, file, sizeBytes));
+      else if (sizeBytes < before) await this.#shrink(id, file, sizeBytes);
+    } finally {
+      held.end();
+    }
+  }
+
+  async #grow(id: RealVolumeId, file: SparseFile, sizeBytes: number): Promise<void> {
+    const before = this.#there(id).sizeBytes;
+    await file.resize(sizeBytes);
+    try {
+      await file.flush();
+      this.#sizeChanged(id, sizeBytes);
+    } catch (error) {
+      if (file.state === 'ok') await file.resize(before);
+      throw error;
+    }
+  }
+
+  async #shrink(id: RealVolumeId, file: SparseFile, sizeBytes: number): Promise<void> {
+    this.#sizeChanged(id, sizeBytes);
+    await file.resize(sizeBytes);
+  }
+
+  #sizeChanged(id: RealVolumeId, sizeBytes: number): void {
+    const before = this.#there(id).sizeBytes;
+    this.#table.change(id, [{ kind: 'resized', sizeBytes }]);
+    this.#doors.resized(id, sizeBytes);
+    this.#log.info({ realVolume: id, from: before, to: sizeBytes }, 'real volume resized');
+  }
+
+  // --- files -----------------------------------------------------------------------------------------------
+
+  async #openFile(id: RealVolumeId): Promise<SparseFile> {
+    const realVolume = this.get(id);
+    if (realVolume === undefined) throw new VolumeError('shutdown', `there is no real volume ${id} any more`);
+    let file: SparseFile;
+    try {
+      file = await openSparseFile(this.#options.fileOf(id), {
+        onFailed: (reason) => this.fail(id, reason),
+      });
+    } catch (error) {
+      if (!(error instanceof UsageError)) throw error;
+      if (!mayPass(error)) this.fail(id, error.message);
+      throw new VolumeError('io', `cannot open the file of real volume ${id}: ${error.message}`, {
+        cause: error,
+      });
+    }
+    try {
+      await this.#fit(file, realVolume);
+      return file;
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
+  /** An interrupted resize leaves a longer file; a shorter one lacks data. */
+  async #fit(file: SparseFile, { id, sizeBytes }: RealVolume): Promise<void> {
+    if (file.sizeBytes > sizeBytes) await file.resize(sizeBytes);
+    if (file.sizeBytes === sizeBytes) return;
+    const reason = tooShort(file.sizeBytes, sizeBytes);
+    this.fail(id, reason);
+    throw new VolumeError('failed', `real volume ${id} has failed: ${reason}`);
+  }
+
+  /** The real volume cannot be used any more. */
+  fail(id: RealVolumeId, reason: string): void {
+    const before = this.get(id);
+    if (before === undefined || before.failure !== null) return;
+    let after: RealVolume;
+    try {
+      after = this.#table.change(id, [{ kind: 'failed', reason }]);
+    } catch (error) {
+      if (!(error instanceof VolaryError)) throw error;
+      this.#log.error({ realVolume: id, error: error.message }, 'a failure could not be kept');
+      after = this.#table.rememberFailure(id, reason);
+    }
+    this.#told(before, after, reason);
+    this.#options.onFailed();
+    const file = this.files.file(id);
+    void this.#doors.shutAll(id).then(() => file.close(true));
+  }
+
+  // --- small things ----------------------------------------------------------------------------------------
+
+  #there(id: RealVolumeId): RealVolume {
+    const realVolume = this.get(id);
+    if (realVolume === undefined) throw new ControlError('not-found', `there is no real volume ${id}`);
+    return realVolume;
+  }
+
+  #viewOf(realVolume: RealVolume): RealVolumeView {
+    const { id, failure: reason, sizeBytes, volume, epoch } = realVolume;
+    const state = conditionOf(realVolume);
+    assert(state !== 'leaving', 'what is leaving is not shown');
+    const file = this.#options.fileOf(id);
+    const connections = this.#doors.connections(id);
+    return { id, state, reason, sizeBytes, volume, epoch, file, connections };
+  }
+
+  #told(before: RealVolume, after: RealVolume, cause: string): void {
+    if (before === after) return;
+    const [from, to] = [conditionOf(before), conditionOf(after)];
+    const { id, volume, epoch } = after;
+    const log = to === 'failed' ? this.#log.error : this.#log.info;
+    log.call(this.#log, { realVolume: id, from, to, cause, volume, epoch }, 'real volume changed');
+  }
+}
+
+export function tooShort(actualBytes: number, sizeBytes: number): string {
+  return `its file ends at ${actualBytes} of ${sizeBytes} bytes: something has cut it short`;
+}
+
+function isThere(realVolume: RealVolume): boolean {
+  return !realVolume.isLeaving;
+}
+
+/** The epoch first: who carries an older one is refused before anything else is looked at. */
+function eventsOf(before: RealVolume, wanted: ChangeRealVolume): RealVolumeEvent[] {
+  const { epoch, volume, access } = wanted;
+  const events: RealVolumeEvent[] = [];
+  if (epoch !== undefined) events.push({ kind: 'epoch-raised', epoch });
+  if (volume !== undefined && volume !== before.volume) {
+    events.push(volume === null ? { kind: 'released' } : { kind: 'given', volume });
+  }
+  if (access !== undefined) events.push({ kind: access });
+  return events;
+}

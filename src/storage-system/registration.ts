@@ -1,0 +1,130 @@
+/**
+ * Registration: the storage system tells the directory that it is there, again and again, and at once when something has
+ * changed. It serves on whatever comes of that.
+ *
+ *   unknown -> registered          the first answer; the cluster is joined, once, durably
+ *   unknown, registered -> refused  another cluster, or the name belongs to another data folder
+ *   refused -> registered          the directory that it belongs to is back
+ *
+ * Invariants
+ * 1. A storage system that has joined a cluster never reports to another as its own: the report says which it has
+ *    joined, and an answer from another counts as a refusal.
+ * 2. One report is under way at a time; changes that come meanwhile are told by the next one.
+ */
+
+import type { StorageReport } from '../control-protocol/directory-api.ts';
+import type { DirectoryClient } from '../control-protocol/directory-client.ts';
+import type { StorageName } from '../control-protocol/names.ts';
+import { ControlError, VolaryError } from '../model/errors.ts';
+import type { Log } from '../model/log.ts';
+
+export interface RegistrationOptions {
+  readonly name: StorageName;
+  readonly directory: Pick<DirectoryClient, 'reportStorage' | 'url'>;
+  readonly report: () => Promise<StorageReport>;
+  /** Keeps, durably, which cluster has been joined. */
+  readonly joinCluster: (clusterId: string) => void;
+  readonly log: Log;
+}
+
+export type Standing = 'unknown' | 'registered' | 'refused';
+
+const RETRY_MS = 250;
+const RETRY_MS_MAX = 5_000;
+
+export class Registration {
+  readonly #options: RegistrationOptions;
+  #standing: Standing = 'unknown';
+  #trouble: string | undefined;
+  #retryMs = RETRY_MS;
+  #timer: NodeJS.Timeout | undefined;
+  #reporting: Promise<void> | undefined;
+  #hasChanged = false;
+  #isStopped = false;
+
+  constructor(options: RegistrationOptions) {
+    this.#options = options;
+  }
+
+  get standing(): Standing {
+    return this.#standing;
+  }
+
+  /**
+   * The first report, and from then on all others.
+   * @throws ControlError `wrong-cluster` or `wrong-identity`; a directory that is away is asked again later
+   */
+  async start(): Promise<void> {
+    const refusal = await this.#report();
+    if (refusal !== undefined) throw refusal;
+    this.#scheduleNext();
+  }
+
+  /** Something has changed that the directory wants to know. */
+  changed(): void {
+    this.#hasChanged = true;
+    if (this.#timer !== undefined && this.#trouble === undefined) this.#reportNow();
+  }
+
+  /** Says nothing any more; waits for a report that is under way. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    await this.#reporting;
+  }
+
+  #scheduleNext(delayMs = this.#retryMs): void {
+    if (this.#isStopped) return;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#reportNow(), this.#hasChanged && !this.#trouble ? 0 : delayMs);
+  }
+
+  #reportNow(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#reporting = this.#report().then(() => this.#scheduleNext());
+  }
+
+  /** @returns why the directory will not have it */
+  async #report(): Promise<ControlError | undefined> {
+    const { name, directory, report } = this.#options;
+    this.#hasChanged = false;
+    try {
+      const told = await report();
+      const { clusterId, leaseMs } = await directory.reportStorage(name, told);
+      if (told.clusterId === null) this.#options.joinCluster(clusterId);
+      else if (told.clusterId !== clusterId) throw wrongCluster(told.clusterId, clusterId);
+      this.#retryMs = leaseMs / 3;
+      this.#becomes('registered', undefined);
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof VolaryError)) throw error;
+      const isRefusal = error.code === 'wrong-cluster' || error.code === 'wrong-identity';
+      this.#retryMs = this.#trouble === undefined ? RETRY_MS : Math.min(this.#retryMs * 2, RETRY_MS_MAX);
+      this.#becomes(isRefusal ? 'refused' : this.#standing, error);
+      return isRefusal && error instanceof ControlError ? error : undefined;
+    }
+  }
+
+  /** Logs what is new. */
+  #becomes(to: Standing, trouble: VolaryError | undefined): void {
+    const from = this.#standing;
+    const { log, directory } = this.#options;
+    this.#standing = to;
+    if (from !== to || trouble?.code !== this.#trouble) {
+      const fields = { directory: directory.url, from, to, cause: trouble?.message ?? 'it has answered' };
+      if (to === 'refused') log.error(fields, 'the directory refuses this storage system, which serves on');
+      else if (trouble !== undefined) log.warn(fields, 'the directory cannot be told of this storage system');
+      else log.info(fields, 'registered with the directory');
+    }
+    this.#trouble = trouble?.code;
+  }
+}
+
+function wrongCluster(ours: string, theirs: string): ControlError {
+  return new ControlError(
+    'wrong-cluster',
+    `this data folder belongs to cluster ${ours}, and the directory to ${theirs}: give the right directory, or another folder`,
+  );
+}

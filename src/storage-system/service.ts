@@ -1,0 +1,225 @@
+/**
+ * A storage system as a service: what it is made of, put together in order, and taken apart in order.
+ *
+ *   DATA/lock, identity.json   whose folder this is, and that it is used by one process alone
+ *   DATA/meta.db               RealVolumeTable
+ *   DATA/volumes/ID.raw        one raw sparse file a real volume, nothing else in it
+ *
+ * Started: folder, metadata, check of the files, NBD, HTTP, directory. Stopped: directory, HTTP, changes under way, NBD
+ * (which answers and flushes), files, metadata, folder.
+ */
+
+import { isIPv6 } from 'node:net';
+import type { StorageReport } from '../control-protocol/directory-api.ts';
+import { DirectoryClient } from '../control-protocol/directory-client.ts';
+import type { SiteName, StorageName } from '../control-protocol/names.ts';
+import type { RealVolumeState } from '../control-protocol/storage-api.ts';
+import type { Log } from '../model/log.ts';
+import { formatListenUri } from '../model/nbd-uri.ts';
+import type { Service } from '../model/service.ts';
+import { NbdServer } from '../nbd/server.ts';
+import { createHttpServer } from '../runtime/http-server.ts';
+import { listenHttp, listenNbd } from '../runtime/listen.ts';
+import { type DataFolder, openDataFolder } from '../storage/data-folder.ts';
+import { folderSpace } from '../storage/folder-space.ts';
+import { exportsOf } from './exports.ts';
+import { addManagement } from './management.ts';
+import { addMetrics, type Figures } from './metrics.ts';
+import { PeerEndpoint } from './peer-endpoint.ts';
+import { RealVolumeTable } from './real-volume-table.ts';
+import { RealVolumes } from './real-volumes.ts';
+import { Registration } from './registration.ts';
+import { putInOrder, refuseLostMetadata, volumeFolder } from './start-check.ts';
+import { Usage } from './usage.ts';
+
+export interface Place {
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface StorageSystemOptions {
+  readonly name: StorageName;
+  readonly site: SiteName;
+  readonly dataFolder: string;
+  /** NBD. Port 0 takes a free one, here and for the other two. */
+  readonly listen: Place;
+  /** For other storage systems; only held yet. */
+  readonly peer: Place;
+  readonly manage: Place;
+  readonly directoryUrl: string;
+  /** Of all real volumes together; without it, what the file system has in all. */
+  readonly capacityBytes?: number;
+  /** The host that others are told, instead of the one that is listened on. */
+  readonly advertise?: string;
+  readonly log: Log;
+}
+
+/** Files of real volumes that nobody uses stay open, so many. */
+const IDLE_FILES_MAX = 64;
+const FAILED_TOLD_MAX = 100;
+
+/** What is to be undone, the last first. */
+type Undo = () => void | Promise<void>;
+
+/** @throws UsageError, StoreError; ControlError `wrong-cluster` or `wrong-identity` when the directory will not have it */
+export async function startStorageSystem(options: StorageSystemOptions): Promise<Service> {
+  const undo: Undo[] = [];
+  const stop = () => undoAll(undo);
+  try {
+    const ready = await start(options, undo);
+    let stopping: Promise<void> | undefined;
+    return {
+      ready,
+      stop: () => {
+        stopping ??= stop();
+        return stopping;
+      },
+    };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** All, whatever fails; then the first failure. */
+async function undoAll(undo: Undo[]): Promise<void> {
+  const failures: unknown[] = [];
+  for (const step of undo.splice(0).reverse()) {
+    try {
+      await step();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw failures[0];
+}
+
+async function start(options: StorageSystemOptions, undo: Undo[]): Promise<Service['ready']> {
+  const { name, log } = options;
+  const data = await openDataFolder(options.dataFolder, { role: 'storage', name });
+  undo.push(() => data.close());
+  const volumes = volumeFolder(data.file('volumes'));
+  const tablePath = data.file('meta.db');
+  await refuseLostMetadata(tablePath, volumes);
+  const table = new RealVolumeTable(tablePath);
+  undo.push(() => table.close());
+  const allocated = await putInOrder(table, volumes, log);
+  const capacityBytes = options.capacityBytes ?? folderSpace(volumes.path).totalBytes;
+
+  let registration: Registration | undefined;
+  const realVolumes = new RealVolumes({
+    ...{ table, fileOf: volumes.fileOf, capacityBytes, idleMax: IDLE_FILES_MAX, log },
+    connections: {
+      of: (volume) => nbd.connectionsOf(volume),
+      cut: (volume, reason) => nbd.disconnect(volume, reason),
+    },
+    onFailed: () => registration?.changed(),
+  });
+  const nbd = new NbdServer({ exports: exportsOf(realVolumes), log });
+  undo.push(() => realVolumes.files.closeAll());
+  undo.push(() => nbd.stop());
+  undo.push(() => realVolumes.stop());
+  const usage = new Usage({
+    ...{ allocated, fileOf: volumes.fileOf },
+    openIds: () => realVolumes.files.openIds(),
+    isThere: (id) => realVolumes.get(id) !== undefined,
+  });
+
+  const parts: Parts = { options, data, table, realVolumes, usage, capacityBytes };
+  const places = await listen(parts, nbd, () => registration?.standing === 'registered', undo);
+  registration = new Registration({
+    ...{ name, log },
+    directory: new DirectoryClient(options.directoryUrl),
+    report: () => reportOf(parts, places),
+    joinCluster: (clusterId) => table.joinCluster(clusterId),
+  });
+  undo.push(() => registration?.stop());
+  await registration.start();
+  const { uri, manage } = places;
+  const peer = `${bracketed(places.peer.host)}:${places.peer.port}`;
+  log.info({ storage: name, uri, peer, manage, realVolumes: table.count }, 'storage system ready');
+  return { document: { ready: true, uri, peer, manage }, sentence: `ready ${uri}` };
+}
+
+interface Parts {
+  readonly options: StorageSystemOptions;
+  readonly data: DataFolder;
+  readonly table: RealVolumeTable;
+  readonly realVolumes: RealVolumes;
+  readonly usage: Usage;
+  readonly capacityBytes: number;
+}
+
+/** As others are told. */
+interface Places {
+  readonly nbd: Place;
+  readonly uri: string;
+  readonly peer: Place;
+  readonly manage: string;
+}
+
+async function listen(
+  parts: Parts,
+  nbd: NbdServer,
+  isRegistered: () => boolean,
+  undo: Undo[],
+): Promise<Places> {
+  const { options, table, realVolumes } = parts;
+  const { advertise, log, manage, listen } = options;
+  const peer = new PeerEndpoint();
+  undo.push(() => peer.close());
+  const http = createHttpServer({
+    title: 'Volary storage system',
+    log,
+    notReady: () => (table.clusterId === undefined ? 'it has not joined a cluster yet' : undefined),
+  });
+  addManagement(http, realVolumes);
+  addMetrics(http.metricsRegistry, () => figuresOf(parts, isRegistered()));
+  undo.push(() => http.close());
+  const nbdPort = portOf(await listenNbd(nbd, listen));
+  const peerPort = portOf(await listenHttp(peer, options.peer));
+  const managePort = portOf(await listenHttp(http, manage));
+  const nbdPlace = { host: advertise ?? listen.host, port: nbdPort };
+  return {
+    nbd: nbdPlace,
+    uri: formatListenUri(nbdPlace),
+    peer: { host: advertise ?? options.peer.host, port: peerPort },
+    manage: `http://${bracketed(advertise ?? manage.host)}:${managePort}`,
+  };
+}
+
+function portOf(uri: string): number {
+  return Number(/:(\d+)$/.exec(uri)?.[1]);
+}
+
+function bracketed(host: string): string {
+  return isIPv6(host) ? `[${host}]` : host;
+}
+
+async function reportOf(parts: Parts, places: Places): Promise<StorageReport> {
+  const { options, data, table, realVolumes, usage, capacityBytes } = parts;
+  return {
+    ...{ site: options.site, id: data.id, folder: data.path, capacityBytes },
+    ...{ nbd: places.nbd, peer: places.peer, manage: places.manage },
+    clusterId: table.clusterId ?? null,
+    realVolumes: table.count,
+    usedBytes: await usage.usedBytes(),
+    failed: realVolumes.failed().slice(0, FAILED_TOLD_MAX),
+  };
+}
+
+async function figuresOf(parts: Parts, isRegistered: boolean): Promise<Figures> {
+  const { table, realVolumes, usage, capacityBytes } = parts;
+  const byState = new Map<RealVolumeState, number>();
+  let connections = 0;
+  for (const view of realVolumes.views()) {
+    byState.set(view.state, (byState.get(view.state) ?? 0) + 1);
+    connections += view.connections;
+  }
+  return {
+    ...{ byState, connections, capacityBytes, isRegistered },
+    openFiles: realVolumes.files.openCount,
+    provisionedBytes: table.provisionedBytes,
+    usedBytes: await usage.usedBytes(),
+  };
+}

@@ -1,0 +1,214 @@
+/**
+ * DataFolder: where one role of one name keeps what is its own.
+ *
+ *     DATA/lock            flock'ed by the process that uses the folder, which has its pid in it
+ *     DATA/identity.json   { format, role, name, id, createdAt }: whose folder this is
+ *
+ * Invariants
+ * 1. Nothing in the folder is changed by a process that does not hold the lock, and nothing at all in a folder that
+ *    is not known to be a data folder, or empty.
+ * 2. A folder gets its identity once, before anything else is kept in it. So a folder with a damaged identity and
+ *    nothing else holds nothing, and gets a new one; with anything else it is refused.
+ */
+
+import { randomUUID } from 'node:crypto';
+import { closeSync, constants, ftruncateSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { EWOULDBLOCK, LOCK_EX, LOCK_NB, lockFile } from '../base/syscalls.ts';
+import { assert, UsageError } from '../model/errors.ts';
+import { folderErrorOf } from './errors.ts';
+import { prepareFolder } from './folder-space.ts';
+import { NEW_SUFFIX, readWholeFile, replaceFile } from './replace-file.ts';
+
+const FORMAT = 1;
+const IDENTITY_BYTES_MAX = 4096;
+const PID_BYTES_MAX = 16;
+const NAME_BYTES_MAX = 255; // of every Linux file system
+
+const LOCK = 'lock';
+const IDENTITY = 'identity.json';
+const OWN_FILES: readonly string[] = [LOCK, IDENTITY, `${IDENTITY}${NEW_SUFFIX}`];
+
+const ROLES = { storage: 'storage system', directory: 'directory', gateway: 'gateway' } as const;
+
+export type DataFolderRole = keyof typeof ROLES;
+
+export interface DataFolderOwner {
+  readonly role: DataFolderRole;
+  readonly name: string;
+}
+
+export interface DataFolder {
+  /** Absolute. */
+  readonly path: string;
+  /** A UUID, made with the folder. */
+  readonly id: string;
+  /** The path of a file of that plain name in the folder. */
+  file(name: string): string;
+  /** Lets go of the lock; the files in the folder are to be closed by then. */
+  close(): void;
+}
+
+/** Makes the folder when missing and takes it for this process alone. Throws UsageError. */
+export async function openDataFolder(path: string, owner: DataFolderOwner): Promise<DataFolder> {
+  const folder = resolve(path);
+  await prepareFolder(folder);
+  await refuseSomebodysOwn(folder);
+  const lock = takeLock(folder);
+  try {
+    const identity = await ownIdentity(folder, owner);
+    return new LockedFolder(folder, identity.id, lock);
+  } catch (error) {
+    closeSync(lock);
+    throw folderErrorOf(error, folder);
+  }
+}
+
+/** Before a lock file is made in it. What another process makes meanwhile comes after its identity. */
+async function refuseSomebodysOwn(folder: string): Promise<void> {
+  try {
+    const [other] = others(folder);
+    if (other !== undefined && (await readIdentity(folder)) === undefined) throw inUse(folder, other);
+  } catch (error) {
+    throw folderErrorOf(error, folder);
+  }
+}
+
+class LockedFolder implements DataFolder {
+  readonly path: string;
+  readonly id: string;
+  #lock: number | undefined;
+
+  constructor(path: string, id: string, lock: number) {
+    this.path = path;
+    this.id = id;
+    this.#lock = lock;
+  }
+
+  file(name: string): string {
+    const isPlain = name !== '' && name !== '.' && name !== '..' && !/[/\0]/.test(name);
+    assert(isPlain && Buffer.byteLength(name) <= NAME_BYTES_MAX, `${JSON.stringify(name)} is no file name`);
+    assert(!OWN_FILES.includes(name), `${name} is the data folder's own`);
+    return join(this.path, name);
+  }
+
+  close(): void {
+    if (this.#lock === undefined) return;
+    closeSync(this.#lock);
+    this.#lock = undefined;
+  }
+}
+
+// ── lock ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+function takeLock(folder: string): number {
+  const path = join(folder, LOCK);
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
+  } catch (error) {
+    throw folderErrorOf(error, path);
+  }
+  try {
+    const result = lockFile(fd, LOCK_EX | LOCK_NB);
+    if (result === -EWOULDBLOCK) {
+      throw new UsageError('locked', `${folder} is in use by ${holderOf(path)}: stop that one first`);
+    }
+    if (result !== 0) {
+      const text = `${folder} cannot be locked (errno ${-result}): use a file system that has locks`;
+      throw new UsageError('io', text);
+    }
+    writePid(fd);
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw folderErrorOf(error, path);
+  }
+}
+
+/** For people only: a full disk, which may take no pid, must not keep a process from its folder. */
+function writePid(fd: number): void {
+  try {
+    ftruncateSync(fd, 0); // so that no other process is named if the rest fails
+    writeSync(fd, `${process.pid}\n`, 0);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOSPC' && code !== 'EDQUOT') throw error;
+  }
+}
+
+function holderOf(path: string): string {
+  const pid = /^(\d+)\n$/.exec(readFileSync(path, 'latin1').slice(0, PID_BYTES_MAX))?.[1];
+  return pid === undefined ? 'another process' : `process ${pid}`;
+}
+
+// ── identity ───────────────────────────────────────────────────────────────────────────────────────────────
+
+interface Identity extends DataFolderOwner {
+  readonly format: typeof FORMAT;
+  readonly id: string;
+  readonly createdAt: string;
+}
+
+/** The folder's identity, made when it has none. The lock is held. */
+async function ownIdentity(folder: string, owner: DataFolderOwner): Promise<Identity> {
+  const found = await readIdentity(folder);
+  if (found === undefined) {
+    const [other] = others(folder);
+    if (other !== undefined) throw inUse(folder, other);
+    const { role, name } = owner;
+    const createdAt = new Date().toISOString();
+    const made: Identity = { format: FORMAT, role, name, id: randomUUID(), createdAt };
+    await replaceFile(join(folder, IDENTITY), Buffer.from(`${JSON.stringify(made, null, 2)}\n`));
+    return made;
+  }
+  if (found.role !== owner.role || found.name !== owner.name) {
+    const [theirs, ours] = [found, owner].map(({ role, name }) => `${ROLES[role]} ${name}`);
+    const text = `${folder} is the data folder of the ${theirs}, not of the ${ours}: give another folder`;
+    throw new UsageError('wrong-data-folder', text);
+  }
+  return found;
+}
+
+/** Undefined when there is none, or a damaged one that has nothing to vouch for. */
+async function readIdentity(folder: string): Promise<Identity | undefined> {
+  const path = join(folder, IDENTITY);
+  const bytes = await readWholeFile(path, IDENTITY_BYTES_MAX);
+  if (bytes === undefined) return undefined;
+  const value = parse(bytes);
+  const { format } = value;
+  if (typeof format === 'number' && Number.isInteger(format) && format > FORMAT) {
+    const text = `${folder} was written by a later version of Volary (format ${format}): use that version`;
+    throw new UsageError('newer-format', text);
+  }
+  if (isIdentity(value)) return value;
+  if (others(folder).length === 0) return undefined;
+  const text = `${path} is damaged: put it back from a backup, or give another folder`;
+  throw new UsageError('corrupt-metadata', text);
+}
+
+function parse(bytes: Buffer): Record<string, unknown> {
+  try {
+    const value: unknown = JSON.parse(bytes.toString());
+    return typeof value === 'object' && value !== null ? { ...value } : {};
+  } catch (error) {
+    if (error instanceof SyntaxError) return {};
+    throw error;
+  }
+}
+
+function isIdentity(value: object): value is Identity {
+  const { format, role, name, id, createdAt } = value as Record<string, unknown>;
+  if (format !== FORMAT || typeof role !== 'string' || !Object.hasOwn(ROLES, role)) return false;
+  return [name, id, createdAt].every((text) => typeof text === 'string' && text !== '');
+}
+
+function inUse(folder: string, other: string): UsageError {
+  const text = `${folder} is no data folder, and not empty (there is ${JSON.stringify(other)}): give another folder`;
+  return new UsageError('wrong-data-folder', text);
+}
+
+/** What is in the folder beside what is this module's own. */
+function others(folder: string): string[] {
+  return readdirSync(folder).filter((name) => !OWN_FILES.includes(name) && name !== 'lost+found');
+}

@@ -1,0 +1,238 @@
+/**
+ * Storage systems and gateways for tests of the directory: real HTTP servers with the API that storage-api.ts and gateway-api.ts
+ * describe, and nothing behind it. What they hold outlives every directory.
+ */
+
+import { randomUUID } from 'node:crypto';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { text } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { GatewayReport, type Registered, StorageReport } from '../../src/control-protocol/directory-api.ts';
+import { DirectoryClient } from '../../src/control-protocol/directory-client.ts';
+import {
+  type AccessKey,
+  type Epoch,
+  GatewayName,
+  RealVolumeId,
+  StorageName,
+  VolumeName,
+} from '../../src/control-protocol/names.ts';
+import { ChangeRealVolume, MakeRealVolume } from '../../src/control-protocol/storage-api.ts';
+import { ControlError } from '../../src/model/errors.ts';
+
+export const MiB = 1024 * 1024;
+export const GiB = 1024 * MiB;
+
+/** `cut`: the request is not done and not answered; `cut-after`: done, and not answered. */
+export type Behaviour = 'serve' | 'cut' | 'cut-after' | { readonly status: number; readonly code: string };
+
+interface Held {
+  sizeBytes: number;
+  volume: VolumeName | null;
+  epoch: Epoch;
+  readonly accessKey: AccessKey;
+}
+
+/** How often what reports itself does so. */
+const REPORT_MS = 100;
+
+async function listen(server: Server): Promise<number> {
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return (server.address() as AddressInfo).port;
+}
+
+function answer(response: ServerResponse, status: number, document: object): void {
+  response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(document));
+}
+
+abstract class StandIn {
+  readonly id: string = randomUUID();
+  clusterId: string | null = null;
+  #server: Server | undefined;
+  #port = 0;
+  #reporting = new AbortController();
+  #reported: Promise<void> = Promise.resolve();
+
+  get port(): number {
+    return this.#port;
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.#port}`;
+  }
+
+  /** On a new port each time. */
+  async start(): Promise<void> {
+    this.#server = createServer((request, response) => {
+      this.serve(request, response).catch((error: unknown) => {
+        answer(response, 400, { error: { code: 'bad-request', message: String(error) } });
+      });
+    });
+    this.#port = await listen(this.#server);
+  }
+
+  /** Nothing is answered any more, and nothing reported. */
+  async stop(): Promise<void> {
+    this.#reporting.abort();
+    await this.#reported;
+    this.#server?.closeAllConnections();
+    await new Promise((resolve) => this.#server?.close(resolve) ?? resolve(undefined));
+    this.#server = undefined;
+  }
+
+  /** Reports once, then again and again to whichever directory `url` names. */
+  async report(url: () => string): Promise<void> {
+    await this.reportOnce(url());
+    this.#reporting = new AbortController();
+    const { signal } = this.#reporting;
+    this.#reported = this.#keepReporting(url, signal);
+  }
+
+  async #keepReporting(url: () => string, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await sleep(REPORT_MS, undefined, { signal }).catch(() => undefined);
+      if (signal.aborted) return;
+      try {
+        await this.reportOnce(url());
+      } catch (error) {
+        if (!(error instanceof ControlError)) throw error; // the directory is away: later
+      }
+    }
+  }
+
+  async reportOnce(url: string): Promise<Registered> {
+    const registered = await this.send(new DirectoryClient(url));
+    this.clusterId = registered.clusterId;
+    return registered;
+  }
+
+  protected abstract send(directory: DirectoryClient): Promise<Registered>;
+  protected abstract serve(request: IncomingMessage, response: ServerResponse): Promise<void>;
+}
+
+export class StorageStandIn extends StandIn {
+  readonly name: StorageName;
+  capacityBytes: number;
+  failed: StorageReport['failed'] = [];
+  readonly realVolumes = new Map<string, Held>();
+  /** What was asked, in order: `PUT rv-…`. */
+  readonly asked: string[] = [];
+  behaviour: (method: string, id: string) => Behaviour | Promise<Behaviour> = () => 'serve';
+  /** Real volumes that somebody uses. */
+  readonly inUse = new Set<string>();
+
+  constructor(name: string, capacityBytes: number) {
+    super();
+    this.name = StorageName.parse(name);
+    this.capacityBytes = capacityBytes;
+  }
+
+  get sizes(): Record<string, number> {
+    return Object.fromEntries([...this.realVolumes].map(([id, { sizeBytes }]) => [id, sizeBytes]));
+  }
+
+  get reportBody(): StorageReport {
+    return StorageReport.parse({
+      site: 'east',
+      id: this.id,
+      nbd: { host: '127.0.0.1', port: 20_000 },
+      peer: { host: '127.0.0.1', port: 20_001 },
+      manage: this.url,
+      capacityBytes: this.capacityBytes,
+      folder: `/srv/${this.name}`,
+      clusterId: this.clusterId,
+      realVolumes: this.realVolumes.size,
+      usedBytes: 0,
+      failed: this.failed,
+    });
+  }
+
+  protected send(directory: DirectoryClient): Promise<Registered> {
+    return directory.reportStorage(this.name, this.reportBody);
+  }
+
+  protected async serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { method = '' } = request;
+    const url = new URL(request.url ?? '/', this.url);
+    const id = RealVolumeId.parse(url.pathname.replace('/real-volumes/', ''));
+    const body = await text(request);
+    this.asked.push(`${method} ${id}`);
+    const behaviour = await this.behaviour(method, id);
+    if (behaviour === 'cut') {
+      response.destroy();
+      return;
+    }
+    if (typeof behaviour === 'object') {
+      answer(response, behaviour.status, {
+        error: { code: behaviour.code, message: 'as the test wants it' },
+      });
+      return;
+    }
+    const { status, document } = this.#do(method, id, body, url.searchParams.get('force') === 'true');
+    if (behaviour === 'cut-after') response.destroy();
+    else answer(response, status, document);
+  }
+
+  #do(method: string, id: RealVolumeId, body: string, force: boolean): { status: number; document: object } {
+    const held = this.realVolumes.get(id);
+    if (method === 'PUT') {
+      const made = MakeRealVolume.parse(JSON.parse(body));
+      if (held !== undefined && JSON.stringify(held) !== JSON.stringify(made)) return refusal('conflict');
+      this.realVolumes.set(id, made);
+    } else if (method === 'PATCH') {
+      if (held === undefined) return refusal('not-found', 404);
+      const { sizeBytes } = ChangeRealVolume.parse(JSON.parse(body));
+      if (sizeBytes !== undefined) held.sizeBytes = sizeBytes;
+    } else if (method === 'DELETE') {
+      if (this.inUse.has(id) && !force) return refusal('in-use');
+      this.realVolumes.delete(id);
+      return { status: 200, document: {} };
+    }
+    const now = this.realVolumes.get(id);
+    if (now === undefined) return refusal('not-found', 404);
+    const { accessKey: _, ...shown } = now;
+    const file = `/srv/${this.name}/${id}.img`;
+    return { status: 200, document: { id, state: 'in-use', reason: null, ...shown, file, connections: 0 } };
+  }
+}
+
+function refusal(code: string, status = 409): { status: number; document: object } {
+  return { status, document: { error: { code, message: 'a stand-in refuses' } } };
+}
+
+export class GatewayStandIn extends StandIn {
+  readonly name: GatewayName;
+  readonly hosts = new Map<string, number>();
+  answers = true;
+
+  constructor(name: string) {
+    super();
+    this.name = GatewayName.parse(name);
+  }
+
+  protected send(directory: DirectoryClient): Promise<Registered> {
+    const report = GatewayReport.parse({
+      site: 'east',
+      id: this.id,
+      uris: [`nbd://127.0.0.1:10809`],
+      manage: this.url,
+      clusterId: this.clusterId,
+      revision: 0,
+      hosts: 0,
+    });
+    return directory.reportGateway(this.name, report);
+  }
+
+  protected async serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const [, name = ''] = /^\/volumes\/([^/]+)\/hosts$/.exec(request.url ?? '') ?? [];
+    const volume = VolumeName.parse(decodeURIComponent(name));
+    if (!this.answers) response.destroy();
+    else answer(response, 200, { volume, connections: this.hosts.get(volume) ?? 0 });
+  }
+}
+
+/** Asks again until it holds; the test's own time limit is the limit. */
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await condition())) await sleep(10);
+}
