@@ -1,50 +1,50 @@
 /** `volary attach` and `detach` on a real kernel: the command itself, and what can go wrong around it. */
 
-import { open, truncate } from 'node:fs/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { DirectoryDouble } from '../support/directory-double.ts';
+import { VolumeName } from '../../src/control-protocol/names.ts';
+import { type Cluster, startCluster } from '../support/cluster.ts';
 import { bootGuest, type Guest, serverAddress } from '../support/guest.ts';
 import { guestNode, guestVolary, installSoftware } from '../support/guest-software.ts';
-import { portOf, type RunningServer, startServe } from '../support/server.ts';
-import { freePort, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
+import { portOf, type RunningServer } from '../support/server.ts';
+import { freePort, requireTool, runOk, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
 import { expectNoKernelErrors } from './steps.ts';
 
 const MiB = 2 ** 20;
+const qemuIo = requireTool('qemu-io', 'qemu-utils');
 
 let guest: Guest;
 let folder: TemporaryFolder;
 let software: RunningServer;
-let gateway: RunningServer;
-let directory: DirectoryDouble;
+let cluster: Cluster;
 let uri: string;
 
 beforeAll(async () => {
   folder = await temporaryFolder();
-  for (const name of ['db', 'logs']) {
-    await (await open(folder.file(name), 'w')).close();
-    await truncate(folder.file(name), 64 * MiB);
-  }
-  const files = [folder.file('db'), folder.file('logs')];
-  gateway = await startServe([...files, '--listen', 'nbd://127.0.0.1:0']);
-  uri = `nbd://${serverAddress}:${portOf(gateway.uris[0] ?? '')}`;
-  directory = new DirectoryDouble();
-  await directory.start();
+  const flags = ['--advertise', serverAddress];
+  cluster = await startCluster({
+    storage: { 'east-1': {}, 'east-2': {} },
+    gateways: { 'a-gw': { site: 'east', flags }, 'b-gw': { site: 'east', flags } },
+  });
+  const segments = ['--segment', 'east-1', '--segment', 'east-2'];
+  await cluster.volary('volume', 'create', 'db', '--size', '64MiB', ...segments);
+  await cluster.volary('volume', 'create', 'logs', '--size', '64MiB');
+  uri = cluster.gateway('b-gw').uri.replace('127.0.0.1', serverAddress);
   guest = await bootGuest();
   software = await installSoftware(guest, folder);
 });
 
 afterAll(async () => {
   await guest?.stop();
-  await directory?.stop();
-  await gateway?.kill();
+  await cluster?.end();
   await software?.kill();
   await folder?.remove();
 });
 
 test('attach, mkfs, mount, detach: refused while mounted, then nothing that was written is lost', async () => {
-  directory.gatewayUris = [`nbd://${serverAddress}:${await freePort()}`, uri]; // the first gateway is away
-  directory.addVolume('db', 64 * MiB);
-  const volary = `VOLARY_DIRECTORY=${directory.url.replace('127.0.0.1', serverAddress)} ${guestVolary}`;
+  const { uris } = await cluster.client.volume(VolumeName.parse('db'));
+  expect(uris.length, 'one a gateway').toBe(2);
+  await cluster.gateway('a-gw').kill(); // the next is taken
+  const volary = `VOLARY_DIRECTORY=${cluster.directory.url.replace('127.0.0.1', serverAddress)} ${guestVolary}`;
   expect(await guest.ok(`${volary} attach db`)).toBe('/dev/nbd0');
   expect(await guest.ok('blockdev --getsize64 /dev/nbd0')).toBe(String(64 * MiB));
   expect(await guest.ok(`netstat -tn | grep -c ':${portOf(uri)} *ESTABLISHED'`)).toBe('4');
@@ -58,10 +58,9 @@ test('attach, mkfs, mount, detach: refused while mounted, then nothing that was 
     printf 'not synced' | dd of=/dev/nbd0 bs=512 seek=100000 conv=notrunc`);
   expect(await guest.ok(`${volary} detach db --json`)).toBe('{"device":"/dev/nbd0"}');
   expect(await guest.ok('cat /sys/block/nbd0/size; ls /sys/block/nbd0')).toMatch(/^0\n(?!.*\bpid\b)/s);
-  const file = await open(folder.file('db'));
-  const { buffer } = await file.read(Buffer.alloc(10), 0, 10, 100_000 * 512);
-  await file.close();
-  expect(buffer.toString()).toBe('not synced');
+  const read = `read -v ${100_000 * 512} 16`;
+  const { stdout } = await runOk(qemuIo, ['-r', '-f', 'raw', '-c', read, cluster.uri('db', 'b-gw')]);
+  expect(stdout).toMatch(/not.synced/);
   await expectNoKernelErrors(guest);
 });
 
@@ -95,7 +94,7 @@ test('two at once take two devices; a volume on two devices is detached by devic
   ).toEqual({
     devices: ['/dev/nbd0', '/dev/nbd1'],
     states: [
-      ['db', 'logs', 'software.img', null],
+      ['db', 'logs', null, 'software.img'],
       ['db', 'db', 'logs', 'software.img'],
     ],
     full: expect.stringMatching(/^in-use: all 4 NBD devices are connected/),
