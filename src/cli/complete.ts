@@ -10,13 +10,10 @@ import { type Completes, type Verb, verbPath } from './verb.ts';
 
 /** A person is waiting with a finger on the Tab key. */
 const TIMEOUT_MS = 500;
-/** The first word of such a request; then come `volary` and the words so far, the one being typed last. */
-const REQUEST = '--get-yargs-completions';
 
-/** Names that the last word may become; none when this is no such request, or no name is due. */
+/** Names that the last of the words so far, which is being typed, may become; none when no name is due there. */
 export async function completeNames(verbs: readonly Verb[], words: readonly string[]): Promise<string[]> {
-  if (words[0] !== REQUEST) return [];
-  const { url, rest } = withoutDirectory(words.slice(2));
+  const { url, rest } = withoutDirectory(words);
   const path = verbPath(verbs, rest);
   const what = path.at(-1)?.completes;
   const current = rest.at(-1) ?? '';

@@ -81,6 +81,7 @@ const USERS_OF: Record<string, readonly string[]> = {
     'src/cli/settings.ts',
     'src/directory/records.ts',
     'src/storage-system/management.ts',
+    'src/supervisor/',
   ],
   yaml: ['src/cli/yaml-file.ts'],
   'cli-table3': ['src/cli/table.ts'],
