@@ -30,6 +30,8 @@ const VERBS: Readonly<Record<string, () => Promise<Verb>>> = {
 };
 
 const WIDTH_MAX = 110;
+/** Then come `volary` and the words so far; the script of `volary completion` asks so. */
+const COMPLETION_REQUEST = '--get-yargs-completions';
 
 async function main(words: readonly string[]): Promise<number> {
   const options = words.includes('--') ? words.slice(0, words.indexOf('--')) : words;
@@ -37,6 +39,14 @@ async function main(words: readonly string[]): Promise<number> {
   const word = options.find((candidate) => !candidate.startsWith('-')) ?? '';
   const one = Object.hasOwn(VERBS, word) ? VERBS[word] : undefined;
   const verbs = await Promise.all((one === undefined ? Object.values(VERBS) : [one]).map((load) => load()));
+  const names =
+    words[0] === COMPLETION_REQUEST
+      ? await (await import('./complete.ts')).completeNames(verbs, words.slice(2))
+      : [];
+  if (names.length > 0) {
+    output.result(names, names.join('\n'));
+    return ExitStatus.ok;
+  }
   const meant = verbPath(verbs, options);
   let action: Action | undefined;
   try {
@@ -67,7 +77,7 @@ async function main(words: readonly string[]): Promise<number> {
         action = chosen;
       });
     }
-    if (one === undefined) (await import('./complete.ts')).complete(parser, verbs);
+    parser.completion('completion', 'Print a script that completes commands for your shell (bash or zsh)');
     await parser.parseAsync();
   } catch (error) {
     return tellWrongUsage(error, ['volary', ...meant.map(({ name }) => name), '--help'].join(' '), output);

@@ -243,7 +243,7 @@ const versionsAreExact: Rule = {
 };
 
 /** On every Debian machine. */
-const ESSENTIAL = new Set(['apt', 'coreutils', 'dpkg', 'libc-bin']);
+const ESSENTIAL = new Set(['apt', 'bsdutils', 'coreutils', 'dpkg', 'libc-bin']);
 
 const setupKnowsThePackages: Rule = {
   name: 'bin/setup installs every Debian package that a test may ask for',
