@@ -2,7 +2,6 @@
 
 import { VolumeName } from '../control-protocol/names.ts';
 import { ControlError, UsageError } from '../model/errors.ts';
-import { attachDevice } from '../runtime/nbd-attach.ts';
 import { parseDirectory, withDirectory } from './directory-option.ts';
 import { parseAs, parseCount, parseSingle } from './values.ts';
 import { type Action, verb } from './verb.ts';
@@ -58,6 +57,7 @@ export const attach = verb({
       const { uris } = await directory.volume(name);
       if (uris.length === 0)
         throw new ControlError('unavailable', `no gateway serves volume ${name}: start one`);
+      const { attachDevice } = await import('../runtime/nbd-attach.ts');
       const attached = await attachDevice({ uris, connections, ...(device === undefined ? {} : { device }) });
       output.result({ volume: name, ...attached }, attached.device);
     };

@@ -1,7 +1,6 @@
 /** `volary detach`: undoes `volary attach`. Asks nobody but this host's kernel. */
 
 import { VolumeName } from '../control-protocol/names.ts';
-import { detachDevice } from '../runtime/nbd-attach.ts';
 import { parseDevice } from './attach.ts';
 import { withDirectory } from './directory-option.ts';
 import { parseAs } from './values.ts';
@@ -32,6 +31,7 @@ export const detach = verb({
       ? parseDevice(given.what)
       : parseAs('bad-name', VolumeName, given.what);
     return async (output) => {
+      const { detachDevice } = await import('../runtime/nbd-attach.ts');
       const device = await detachDevice({ what, force: given.force });
       output.result({ device }, `${device} is free`);
     };

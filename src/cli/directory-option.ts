@@ -26,10 +26,9 @@ export function parseDirectory(given: { readonly directory?: string | undefined 
 
 /** @throws UsageError */
 export function directoryUrl(given: string | readonly string[] | undefined): string {
-  const { VOLARY_DIRECTORY: fromEnvironment = DEFAULT_DIRECTORY_URL } = process.env;
   return (
     parseSingle('directory', given, (text) => parseUrl('--directory', text)) ??
-    parseUrl('VOLARY_DIRECTORY', fromEnvironment)
+    parseUrl('VOLARY_DIRECTORY', process.env.VOLARY_DIRECTORY || DEFAULT_DIRECTORY_URL)
   );
 }
 

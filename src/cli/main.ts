@@ -10,30 +10,44 @@ import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import packageJson from '../../package.json' with { type: 'json' };
 import { VolaryError } from '../model/errors.ts';
-import { attach } from './attach.ts';
-import { complete } from './complete.ts';
-import { detach } from './detach.ts';
-import { events } from './events.ts';
-import { location } from './location.ts';
-import { operation } from './operation.ts';
 import { ExitStatus, Output } from './output.ts';
-import { run } from './run.ts';
-import { serve } from './serve.ts';
-import { status } from './status.ts';
-import { storage } from './storage.ts';
 import { refuseFlagValues } from './values.ts';
-import { type Action, verbPath } from './verb.ts';
-import { volume } from './volume.ts';
+import { type Action, type Verb, verbPath } from './verb.ts';
 
-/** In the order of the help. */
-const VERBS = [serve, run, volume, storage, location, attach, detach, status, events, operation];
+/** In the order of the help. Loaded when meant: a role that is started needs nothing of the rest, and starts sooner. */
+const VERBS: Readonly<Record<string, () => Promise<Verb>>> = {
+  up: async () => (await import('./up.ts')).up,
+  serve: async () => (await import('./serve.ts')).serve,
+  run: async () => (await import('./run.ts')).run,
+  volume: async () => (await import('./volume.ts')).volume,
+  storage: async () => (await import('./storage.ts')).storage,
+  location: async () => (await import('./location.ts')).location,
+  attach: async () => (await import('./attach.ts')).attach,
+  detach: async () => (await import('./detach.ts')).detach,
+  status: async () => (await import('./status.ts')).status,
+  events: async () => (await import('./events.ts')).events,
+  operation: async () => (await import('./operation.ts')).operation,
+};
 
 const WIDTH_MAX = 110;
+/** Then come `volary` and the words so far; the script of `volary completion` asks so. */
+const COMPLETION_REQUEST = '--get-yargs-completions';
 
 async function main(words: readonly string[]): Promise<number> {
   const options = words.includes('--') ? words.slice(0, words.indexOf('--')) : words;
   const output = new Output(options.includes('--json') || options.includes('--json=true'));
-  const meant = verbPath(VERBS, options);
+  const word = options.find((candidate) => !candidate.startsWith('-')) ?? '';
+  const one = Object.hasOwn(VERBS, word) ? VERBS[word] : undefined;
+  const verbs = await Promise.all((one === undefined ? Object.values(VERBS) : [one]).map((load) => load()));
+  const names =
+    words[0] === COMPLETION_REQUEST
+      ? await (await import('./complete.ts')).completeNames(verbs, words.slice(2))
+      : [];
+  if (names.length > 0) {
+    output.result(names, names.join('\n'));
+    return ExitStatus.ok;
+  }
+  const meant = verbPath(verbs, options);
   let action: Action | undefined;
   try {
     refuseFlagValues(options, ['json', ...meant.flatMap(({ flags }) => flags)]);
@@ -58,12 +72,12 @@ async function main(words: readonly string[]): Promise<number> {
       .exitProcess(false)
       .fail(false)
       .wrap(Math.min(WIDTH_MAX, process.stdout.columns ?? WIDTH_MAX));
-    for (const verb of VERBS) {
+    for (const verb of verbs) {
       verb.register(parser, (chosen) => {
         action = chosen;
       });
     }
-    complete(parser, VERBS);
+    parser.completion('completion', 'Print a script that completes commands for your shell (bash or zsh)');
     await parser.parseAsync();
   } catch (error) {
     return tellWrongUsage(error, ['volary', ...meant.map(({ name }) => name), '--help'].join(' '), output);

@@ -39,6 +39,11 @@ export class Output {
     this.#toStdout(text);
   }
 
+  /** Something that a person wants to know meanwhile. */
+  note(sentence: string): void {
+    write(2, `${printable(sentence)}\n`);
+  }
+
   failure({ code, message }: Failure): void {
     const sentence = printable(message.replaceAll(/\s*\n\s*/g, ' '));
     write(2, `error: ${code}: ${sentence}\n`);

@@ -20,12 +20,12 @@ import { readSettings } from './settings.ts';
 import { family, type Verb, verb } from './verb.ts';
 
 /** Nobody is there to wait for a role that does not come to its end after its supervisor has died. */
-const ORPHAN_STOP_MS = 20_000;
+const ORPHAN_STOP_MS = 10_000;
 
 const LOOPBACK = '127.0.0.1';
 const ANY_LOOPBACK_PORT = { host: LOOPBACK, port: 0 };
-export const DIRECTORY_PORT = 9800;
-const DIRECTORY_URL = `http://${LOOPBACK}:${DIRECTORY_PORT}`;
+const DIRECTORY_PORT = 9800;
+export const DIRECTORY_URL = `http://${LOOPBACK}:${DIRECTORY_PORT}`;
 
 export interface RunOptions {
   readonly role: Role;
@@ -129,7 +129,7 @@ const starters: Record<Role, (from: From) => RunOptions['start']> = {
     const defaults = { data: dataFolderOf('directory'), listen: { host: LOOPBACK, port: DIRECTORY_PORT } };
     const { data, ...settings } = readSettings(DirectorySettings, { ...from, defaults: () => defaults });
     return async (log) => {
-      const startDirectory = await load('directory', 'startDirectory');
+      const { startDirectory } = await import('../directory/service.ts');
       return startDirectory({ dataFolder: data, ...settings, log });
     };
   },
@@ -138,12 +138,13 @@ const starters: Record<Role, (from: From) => RunOptions['start']> = {
       ...from,
       defaults: ({ name }) => ({ ...(name && { data: dataFolderOf(name) }), ...memberDefaults }),
     });
-    const { data, directory, capacity, ...rest } = settings;
+    const { data, directory, capacity, advertise, ...rest } = settings;
     return async (log) => {
-      const startStorageSystem = await load('storage-system', 'startStorageSystem');
+      const { startStorageSystem } = await import('../storage-system/service.ts');
       return startStorageSystem({
         dataFolder: data,
         directoryUrl: directory,
+        ...(advertise === undefined ? {} : { advertise }),
         ...(capacity === undefined ? {} : { capacityBytes: capacity }),
         ...rest,
         log,
@@ -160,12 +161,13 @@ const starters: Record<Role, (from: From) => RunOptions['start']> = {
         workers: 1,
       }),
     });
-    const { data, directory, reconnect, ...rest } = settings;
+    const { data, directory, reconnect, advertise, ...rest } = settings;
     return async (log) => {
-      const startGateway = await load('gateway', 'startGateway');
+      const { startGateway } = await import('../gateway/service.ts');
       return startGateway({
         dataFolder: data,
         directoryUrl: directory,
+        ...(advertise === undefined ? {} : { advertise }),
         ...(reconnect === undefined ? {} : { reconnectMs: reconnect }),
         ...rest,
         log,
@@ -174,14 +176,6 @@ const starters: Record<Role, (from: From) => RunOptions['start']> = {
   },
 };
 
-type Start = (options: object) => Promise<Service>;
-
-/** The roles are being built: this becomes three plain imports when all are there. */
-async function load(room: string, name: string): Promise<Start> {
-  const module = (await import(`../${room}/service.ts`)) as Record<string, Start>;
-  return module[name] as Start;
-}
-
 const memberDefaults = { directory: DIRECTORY_URL, manage: ANY_LOOPBACK_PORT };
 
 /** Runs the role until a signal asks it to stop, or its supervisor is gone. */
@@ -189,15 +183,18 @@ async function runRole({ role, start, supervised }: RunOptions, output: Output):
   const log = createLogger(process.env);
   const stopAsked = Promise.race([firstStopSignal(), ...(supervised ? [supervisorGone()] : [])]);
   await keepPoolFromInterrupting();
-  const service = await start(log);
   try {
-    const { document, sentence } = service.ready;
-    log.info({ ready: document }, `${role} is ready`);
-    output.result(document, sentence);
-    log.info({ cause: await stopAsked }, 'stopping');
+    const service = await start(log);
+    try {
+      const { document, sentence } = service.ready;
+      log.info({ ready: document }, `${role} is ready`);
+      output.result(document, sentence);
+      log.info({ cause: await stopAsked }, 'stopping');
+    } finally {
+      await service.stop();
+    }
   } finally {
-    await service.stop();
-    if (process.connected) process.disconnect();
+    if (process.connected) process.disconnect(); // being listened to, the channel would keep the process
   }
   log.info({}, 'stopped');
 }

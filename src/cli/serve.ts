@@ -1,24 +1,10 @@
-/**
- * `volary serve`: raw files as NBD exports, in one process.
- *
- * Everything is opened and locked before anything listens, and nothing is "ready" before all of it listens. A
- * file that was made on the way stays when something else then fails: it is what was asked for, the same command
- * takes it up again, and what somebody may have seen is not taken away from them.
- */
+/** `volary serve`: raw files as NBD exports, in one process. Here is what its command line looks like. */
 
 import type { Argv } from 'yargs';
 import { UsageError } from '../model/errors.ts';
 import { DEFAULT_LISTEN_URI, type ListenAddress, parseListenUri } from '../model/nbd-uri.ts';
 import { parseSize } from '../model/size.ts';
-import { type ExportDirectory, type NbdExport, NbdServer } from '../nbd/server.ts';
-import { listenNbd } from '../runtime/listen.ts';
-import { createLogger } from '../runtime/logger.ts';
-import { keepPoolFromInterrupting } from '../runtime/pool-threads.ts';
-import { firstStopSignal } from '../runtime/stop-signal.ts';
-import { openSparseFile } from '../storage/open-sparse-file.ts';
-import { findExportFiles } from './export-files.ts';
 import { parseExportName } from './export-name.ts';
-import type { Output } from './output.ts';
 import { parseBusyPoll, parseSingle } from './values.ts';
 import { verb } from './verb.ts';
 
@@ -29,11 +15,14 @@ export const serve = verb({
   describe: describeServe,
   parse: (given) => {
     const options = parseServe(given);
-    return (output) => serveFiles(options, output);
+    return async (output) => {
+      const { serveFiles } = await import('./serve-files.ts');
+      await serveFiles(options, output);
+    };
   },
 });
 
-interface ServeOptions {
+export interface ServeOptions {
   readonly paths: readonly string[];
   readonly sizeBytes?: number | undefined;
   readonly name?: string | undefined;
@@ -101,49 +90,5 @@ function parseServe(given: Described): ServeOptions {
     readOnly: given['read-only'],
     listen: uris.map(parseListenUri),
     busyPollUs: parseSingle('busy-poll', given['busy-poll'], parseBusyPoll),
-  };
-}
-
-/** Serves until a signal asks it to stop. */
-async function serveFiles(options: ServeOptions, output: Output): Promise<void> {
-  const log = createLogger(process.env);
-  const stopAsked = firstStopSignal();
-  const { readOnly, sizeBytes, busyPollUs } = options;
-  const exports: NbdExport[] = [];
-  const server = new NbdServer({
-    exports: directoryOf(exports),
-    log,
-    ...(busyPollUs === undefined ? {} : { busyPollUs }),
-  });
-  await keepPoolFromInterrupting();
-  try {
-    for (const { name, path } of findExportFiles(options.paths, options.name)) {
-      const volume = await openSparseFile(path, {
-        readOnly,
-        ...(sizeBytes === undefined ? {} : { sizeBytes }),
-        onFailed: (reason) => log.error({ export: name, path, reason }, 'export failed'),
-      });
-      exports.push({ name, volume, readOnly });
-    }
-    const uris: string[] = [];
-    for (const address of options.listen) uris.push(await listenNbd(server, address));
-    log.info({ uris, exports: exports.map(({ name }) => name) }, 'listening');
-    output.result({ ready: true, uris }, `ready ${uris.join(' ')}`);
-    log.info({ signal: await stopAsked }, 'stopping');
-  } finally {
-    try {
-      await server.stop();
-    } finally {
-      await Promise.all(exports.map(({ volume }) => volume.close()));
-    }
-  }
-  log.info({}, 'stopped');
-}
-
-/** Each export under its name, and the first under the empty one too. */
-function directoryOf(exports: readonly NbdExport[]): ExportDirectory {
-  return {
-    list: () => exports,
-    find: (wanted) => (wanted === '' ? exports[0] : exports.find(({ name }) => name === wanted)),
   };
 }

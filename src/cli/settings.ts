@@ -5,6 +5,7 @@
  */
 
 import type { z } from 'zod';
+import { variableOf } from '../control-protocol/settings.ts';
 import { UsageError, type UsageErrorCode } from '../model/errors.ts';
 import { readYamlFile } from './yaml-file.ts';
 
@@ -57,8 +58,13 @@ export function refusal(error: z.ZodError, where: (key: string) => string): Usag
   const unknown = issue.code === 'unrecognized_keys' ? issue.keys : [];
   const keys = issue.path.filter((part) => typeof part === 'string'); // a place in a list is told by the value
   const path = [...keys, ...unknown.slice(0, 1)].join('.');
-  const text = unknown.length > 0 ? 'there is no such setting' : issue.message;
+  const text = unknown.length > 0 ? 'there is no such setting' : sentenceOf(issue);
   return new UsageError(told ?? 'bad-argument', `${where(path)}: ${text}`, { cause: error });
+}
+
+/** Behind "Invalid key in record" is what is wrong with the key. */
+function sentenceOf(issue: z.core.$ZodIssue): string {
+  return issue.code === 'invalid_key' ? (issue.issues[0]?.message ?? issue.message) : issue.message;
 }
 
 function checked<S extends Schema>(
@@ -78,10 +84,6 @@ function pick(keys: readonly string[], lookUp: (key: string) => unknown): Record
       return value === undefined ? [] : [[key, value]];
     }),
   );
-}
-
-function variableOf(key: string): string {
-  return `VOLARY_${key.toUpperCase()}`;
 }
 
 function isOptional(schema: Schema, key: string): boolean {

@@ -2,7 +2,8 @@
  * What the command line is made of: verbs (`attach VOLUME`), and families of them (`volume create NAME`).
  *
  * A verb's `parse` turns the words into values, and throws a UsageError (exit 2) before anything is asked or changed;
- * the action that it returns does the work, and whatever goes wrong there is a failure (exit 1).
+ * the action that it returns does the work, and whatever goes wrong there is a failure (exit 1). What only the action
+ * needs, and is large (servers, system calls), it imports itself: every command starts as fast as it can.
  */
 
 import type { ArgumentsCamelCase, Argv } from 'yargs';

@@ -28,6 +28,11 @@ import {
 
 export const Instant = z.iso.datetime();
 
+const AnyJson = z.json();
+
+/** Any JSON value. For OpenAPI that is any value: the schema of z.json() refers to itself, by a name that no document has. */
+const Json = z.custom<z.infer<typeof AnyJson>>((value) => AnyJson.safeParse(value).success, 'must be JSON');
+
 /** One copy of a segment: a range of a real volume. */
 export const CopyRecord = z.object({
   storage: StorageName,
@@ -106,7 +111,7 @@ export const OperationRecord = z.object({
   state: z.enum(['running', 'undoing', 'done', 'failed']),
   /** The step that comes next; names differ by kind. */
   step: z.string(),
-  input: z.record(z.string(), z.json()),
+  input: z.record(z.string(), Json),
   error: ErrorBody.nullable(),
   createdAt: Instant,
   finishedAt: Instant.nullable(),
@@ -122,7 +127,7 @@ export const EventRecord = z.object({
   /** What it happened to. */
   subject: z.string(),
   text: z.string(),
-  details: z.record(z.string(), z.json()),
+  details: z.record(z.string(), Json),
 });
 export type EventRecord = z.infer<typeof EventRecord>;
 

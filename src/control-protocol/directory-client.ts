@@ -99,8 +99,9 @@ export class DirectoryClient {
     return this.#http.call(StorageView, 'GET', pathOf('storage', name));
   }
 
-  reportStorage(name: StorageName, body: StorageReport): Promise<Registered> {
-    return this.#http.call(Registered, 'PUT', pathOf('storage', name), { body });
+  reportStorage(name: StorageName, body: StorageReport, signal?: AbortSignal): Promise<Registered> {
+    const options = { body, ...(signal && { signal }) };
+    return this.#http.call(Registered, 'PUT', pathOf('storage', name), options);
   }
 
   gateways(): Promise<GatewayView[]> {

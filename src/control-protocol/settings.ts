@@ -100,3 +100,15 @@ export const GatewaySettings = z.strictObject({
   reconnect: parsed(parseDuration).optional(),
 });
 export type GatewaySettings = z.output<typeof GatewaySettings>;
+
+/** The environment variable of a setting. */
+export function variableOf(key: string): string {
+  return `VOLARY_${key.toUpperCase()}`;
+}
+
+/** Of all roles. */
+export const SETTING_VARIABLES: ReadonlySet<string> = new Set(
+  [DirectorySettings, StorageSettings, GatewaySettings].flatMap(({ shape }) =>
+    Object.keys(shape).map(variableOf),
+  ),
+);

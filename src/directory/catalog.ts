@@ -32,15 +32,19 @@ import { assertVolume } from './volume-invariants.ts';
 
 export type NewEvent = Omit<EventRecord, 'id' | 'at'>;
 
-export const EVENTS_MAX = 10_000;
-/** Finished operations that are remembered; they are forgotten some at a time. */
-export const FINISHED_OPERATIONS_MAX = 1_000;
-const FORGOTTEN_AT_ONCE = 100;
+/** How much is remembered. */
+export interface Memory {
+  readonly eventsMax: number;
+  /** Operations that have finished. They are forgotten some at a time. */
+  readonly operationsMax: number;
+}
+
+const MEMORY: Memory = { eventsMax: 10_000, operationsMax: 1_000 };
 
 export interface CatalogOptions {
   readonly store: CatalogStore;
   readonly now: () => Date;
-  readonly eventsMax?: number;
+  readonly memory?: Memory;
 }
 
 /** After each commit that the view has taken. */
@@ -50,7 +54,7 @@ export class Catalog {
   readonly view = new CatalogView();
   readonly store: CatalogStore;
   readonly #now: () => Date;
-  readonly #eventsMax: number;
+  readonly #memory: Memory;
   readonly #ended = new AbortController();
   readonly #listeners = new Set<CommitListener>();
   #waiting: { readonly revision: number; readonly resolve: () => void }[] = [];
@@ -66,10 +70,10 @@ export class Catalog {
     return catalog;
   }
 
-  private constructor({ store, now, eventsMax }: CatalogOptions) {
+  private constructor({ store, now, memory = MEMORY }: CatalogOptions) {
     this.store = store;
     this.#now = now;
-    this.#eventsMax = eventsMax ?? EVENTS_MAX;
+    this.#memory = memory;
   }
 
   /** `decide` may be called more than once; when it throws, nothing is changed. @throws StoreError, and what `decide` throws */
@@ -95,7 +99,7 @@ export class Catalog {
 
   async #change<T>(decide: (draft: Draft) => T): Promise<T> {
     for (;;) {
-      const draft = new Draft(this.view, this.#now(), this.#eventsMax);
+      const draft = new Draft(this.view, this.#now(), this.#memory);
       const result = decide(draft);
       const transaction = draft.transaction();
       if (transaction === undefined) return result;
@@ -124,15 +128,16 @@ export class Catalog {
 export class Draft {
   readonly view: CatalogView;
   readonly now: string;
-  readonly #eventsMax: number;
+  readonly #memory: Memory;
   readonly #puts = new Map<string, Put>();
   readonly #deletes = new Set<string>();
   #events = 0;
+  #eventsForgotten = 0;
 
-  constructor(view: CatalogView, now: Date, eventsMax: number) {
+  constructor(view: CatalogView, now: Date, memory: Memory) {
     this.view = view;
     this.now = now.toISOString();
-    this.#eventsMax = eventsMax;
+    this.#memory = memory;
   }
 
   putCluster(record: ClusterRecord): void {
@@ -157,14 +162,15 @@ export class Draft {
     this.#put({ key: keys.gateway(record.name), value: record });
   }
 
-  /** Forgets the oldest finished ones when they have become too many. */
+  /** Forgets the oldest finished ones when they have become too many by a tenth. */
   putOperation(record: OperationRecord): void {
     this.#put({ key: keys.operation(record.id), value: record });
+    const { operationsMax } = this.#memory;
     if (record.finishedAt === null) return;
     const finished = [...this.view.operations.values()].filter(({ finishedAt }) => finishedAt !== null);
-    if (finished.length < FINISHED_OPERATIONS_MAX + FORGOTTEN_AT_ONCE) return;
+    if (finished.length < 1.1 * operationsMax) return;
     finished.sort((a, b) => (String(a.finishedAt) < String(b.finishedAt) ? -1 : 1));
-    for (const { id } of finished.slice(0, FORGOTTEN_AT_ONCE)) this.#delete(keys.operation(id));
+    for (const { id } of finished.slice(0, finished.length - operationsMax)) this.#delete(keys.operation(id));
   }
 
   putGarbage(record: GarbageRecord): void {
@@ -187,8 +193,12 @@ export class Draft {
     this.#events += 1;
     const id = this.view.newestEventId + this.#events;
     this.#put({ key: keys.event(id), value: { id, at: this.now, ...event } satisfies EventRecord });
-    const oldest = this.view.events[this.#events - 1];
-    if (oldest !== undefined && oldest.id <= id - this.#eventsMax) this.#delete(keys.event(oldest.id));
+    for (;;) {
+      const oldest = this.view.events[this.#eventsForgotten];
+      if (oldest === undefined || oldest.id > id - this.#memory.eventsMax) return;
+      this.#delete(keys.event(oldest.id));
+      this.#eventsForgotten += 1;
+    }
   }
 
   /** undefined: nothing is to be changed. */

@@ -88,6 +88,10 @@ export class VolumeRequests {
         return operation;
       }
       const { segments, plan } = shrunk(volume, sizeBytes);
+      // The cut is waited for: rather not begin than keep the volume busy until the storage system is back.
+      if (plan.cut !== null && !draft.view.presence.has(`storage/${plan.cut.storage}`)) {
+        throw new ControlError('unavailable', `storage system ${plan.cut.storage} is offline`);
+      }
       const operation = this.#operation(draft, 'resize-volume', name, 'cut', { ...asked, plan });
       draft.putVolume({ ...volume, sizeBytes, segments, state: 'resizing', operation: operation.id });
       return operation;

@@ -34,6 +34,8 @@ const NBD_CLIENT_MS_MAX = 30_000;
 const SETTLE_MS_MAX = 10_000;
 const LOOK_AGAIN_AFTER_MS = 50;
 const STDERR_LENGTH_MAX = 4_096;
+/** What a shell says of a program that there is not. */
+const NOT_INSTALLED = 127;
 
 /** @throws UsageError, ControlError */
 export async function attachDevice({ uris, device, connections }: AttachOptions): Promise<Attached> {
@@ -77,7 +79,7 @@ function expectRoot(doing: string): void {
 
 async function expectDriver(): Promise<void> {
   if ((await nbdDevices()).length > 0) return;
-  const { status, stderr } = await run('modprobe', ['nbd'], 'kmod');
+  const { status, stderr } = await run('modprobe', ['nbd']);
   if (status === 0 && (await nbdDevices()).length > 0) return;
   const reason = stderr === '' ? '' : ` (${stderr})`;
   throw new ControlError(
@@ -176,12 +178,14 @@ interface Ended {
   readonly stderr: string;
 }
 
-function runNbdClient(args: readonly string[]): Promise<Ended> {
-  return run('nbd-client', args, 'nbd-client');
+async function runNbdClient(args: readonly string[]): Promise<Ended> {
+  const ended = await run('nbd-client', args);
+  if (ended.status !== NOT_INSTALLED) return ended;
+  throw new UsageError('not-installed', 'nbd-client is not installed; run: apt-get install nbd-client');
 }
 
-/** Runs a program of a Debian package to its end; what it leaves behind in the background is not waited for. */
-function run(program: string, args: readonly string[], debianPackage: string): Promise<Ended> {
+/** Runs a program to its end; what it leaves behind in the background is not waited for. */
+function run(program: string, args: readonly string[]): Promise<Ended> {
   const PATH = `${process.env.PATH ?? ''}:/usr/sbin:/sbin`;
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {
@@ -196,8 +200,7 @@ function run(program: string, args: readonly string[], debianPackage: string): P
     });
     child.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code !== 'ENOENT') return reject(error);
-      const text = `${program} is missing; run: apt-get install ${debianPackage}`;
-      reject(new UsageError('not-installed', text, { cause: error }));
+      resolve({ status: NOT_INSTALLED, stderr: `${program} is not installed` });
     });
     child.on('exit', (code) => {
       child.stderr.destroy();

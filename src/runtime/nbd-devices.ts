@@ -63,7 +63,8 @@ async function nbdClients(processes: string): Promise<Map<string, string>> {
     const [program = '', ...words] = (await textOf(`${processes}/${process}/cmdline`))?.split('\0') ?? [];
     const device = words.find((word) => /^\/dev\/nbd\d+$/.test(word));
     if (basename(program) !== 'nbd-client' || device === undefined) continue;
-    clients.set(device, words[words.findIndex((word) => /^(?:-N|--?name)$/.test(word)) + 1] ?? '');
+    const option = words.findIndex((word) => /^(?:-N|--?name)$/.test(word));
+    clients.set(device, option < 0 ? '' : (words[option + 1] ?? ''));
   }
   return clients;
 }

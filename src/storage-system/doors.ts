@@ -29,7 +29,8 @@ type Pair = { [purpose in Purpose]?: EpochDoor };
 export class Doors {
   readonly #connections: Connections;
   readonly #doors = new Map<RealVolumeId, Pair>();
-  readonly #shut = new Map<EpochDoor, NodeJS.Timeout>();
+  /** With the timer that cuts its connections off, once nothing is under way. */
+  readonly #shut = new Map<EpochDoor, NodeJS.Timeout | undefined>();
 
   constructor(connections: Connections) {
     this.#connections = connections;
@@ -62,9 +63,10 @@ export class Doors {
     if (pair === undefined || door === undefined) return;
     delete pair[purpose];
     if (pair.use === undefined && pair.looking === undefined) this.#doors.delete(id);
-    const timer = setTimeout(() => void this.#cut(door), TOLD_MS).unref();
-    this.#shut.set(door, timer);
+    this.#shut.set(door, undefined);
     await door.shut();
+    // From here on, so that what took long is answered as well.
+    if (this.#shut.has(door)) this.#shut.set(door, setTimeout(() => void this.#cut(door), TOLD_MS).unref());
   }
 
   /** Both doors. */

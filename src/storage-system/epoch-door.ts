@@ -70,7 +70,7 @@ export class EpochDoor implements Volume {
     this.#isShut = true;
     this.#drained ??= new Promise((resolve) => {
       if (this.#underWay === 0) resolve();
-      else this.#whenIdle = resolve;
+      else this.#whenIdle = () => setImmediate(resolve); // behind the answers to what was under way
     });
     return this.#drained;
   }

@@ -15,13 +15,21 @@ export interface Figures {
 
 export function addMetrics(registry: Registry, figures: () => Promise<Figures>): void {
   const registers = [registry];
+  let asked: Promise<Figures> | undefined;
+  /** One look for all of them: they are collected at the same time. */
+  const now = () => {
+    asked ??= figures().finally(() => {
+      asked = undefined;
+    });
+    return asked;
+  };
   const gauge = (name: string, help: string, value: (figures: Figures) => number) =>
     new Gauge({
       name,
       help,
       registers,
       async collect() {
-        this.set(value(await figures()));
+        this.set(value(await now()));
       },
     });
   new Gauge({
@@ -30,15 +38,15 @@ export function addMetrics(registry: Registry, figures: () => Promise<Figures>):
     labelNames: ['state'],
     registers,
     async collect() {
-      const { byState } = await figures();
+      const { byState } = await now();
       for (const state of RealVolumeState.options) this.set({ state }, byState.get(state) ?? 0);
     },
   });
-  gauge('volary_real_volume_connections', 'NBD connections to real volumes', (now) => now.connections);
-  gauge('volary_open_files', 'Files of real volumes that are open', (now) => now.openFiles);
-  gauge('volary_capacity_bytes', 'Capacity for real volumes', (now) => now.capacityBytes);
-  gauge('volary_provisioned_bytes', 'Sum of the sizes of all real volumes', (now) => now.provisionedBytes);
-  gauge('volary_used_bytes', 'Allocated in the file system by real volumes', (now) => now.usedBytes);
+  gauge('volary_real_volume_connections', 'NBD connections to real volumes', (of) => of.connections);
+  gauge('volary_open_files', 'Files of real volumes that are open', (of) => of.openFiles);
+  gauge('volary_capacity_bytes', 'Capacity for real volumes', (of) => of.capacityBytes);
+  gauge('volary_provisioned_bytes', 'Sum of the sizes of all real volumes', (of) => of.provisionedBytes);
+  gauge('volary_used_bytes', 'Allocated in the file system by real volumes', (of) => of.usedBytes);
   gauge('volary_registered', 'The directory has answered its last report', (now) =>
     now.isRegistered ? 1 : 0,
   );

@@ -126,7 +126,8 @@ export class OpenVolumes {
     this.#options = options;
     this.#idle = new LRUCache({
       max: options.idleMax,
-      dispose: (_, file, reason) => {
+      // Not `dispose`, which is called half-way: closing asks the cache to forget the file.
+      disposeAfter: (_, file, reason) => {
         if (reason === 'evict') void file.close(); // which never fails
       },
     });

@@ -12,6 +12,7 @@
  * 2. One report is under way at a time; changes that come meanwhile are told by the next one.
  */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { StorageReport } from '../control-protocol/directory-api.ts';
 import type { DirectoryClient } from '../control-protocol/directory-client.ts';
 import type { StorageName } from '../control-protocol/names.ts';
@@ -27,8 +28,10 @@ export interface RegistrationOptions {
   readonly log: Log;
 }
 
-export type Standing = 'unknown' | 'registered' | 'refused';
+type Standing = 'unknown' | 'registered' | 'refused';
 
+/** How long the start waits for the directory, which may have something against it. */
+const FIRST_ANSWER_MS = 2_000;
 const RETRY_MS = 250;
 const RETRY_MS_MAX = 5_000;
 
@@ -40,24 +43,30 @@ export class Registration {
   #timer: NodeJS.Timeout | undefined;
   #reporting: Promise<void> | undefined;
   #hasChanged = false;
-  #isStopped = false;
+  readonly #stopped = new AbortController();
 
   constructor(options: RegistrationOptions) {
     this.#options = options;
   }
 
-  get standing(): Standing {
-    return this.#standing;
+  /** The directory has answered the last report, and well. */
+  get isHeard(): boolean {
+    return this.#standing === 'registered' && this.#trouble === undefined;
   }
 
   /**
-   * The first report, and from then on all others.
-   * @throws ControlError `wrong-cluster` or `wrong-identity`; a directory that is away is asked again later
+   * The first report, and from then on all others. A directory that is away, or takes long to answer, is not waited for.
+   * @throws ControlError `wrong-cluster` or `wrong-identity`
    */
   async start(): Promise<void> {
-    const refusal = await this.#report();
+    const first = this.#report();
+    this.#reporting = first.then(() => this.#scheduleNext());
+    const waiting = new AbortController();
+    const patience = sleep(FIRST_ANSWER_MS, undefined, { signal: waiting.signal });
+    const refusal = await Promise.race([first, patience]);
+    waiting.abort();
+    await Promise.allSettled([patience]); // aborted, mostly
     if (refusal !== undefined) throw refusal;
-    this.#scheduleNext();
   }
 
   /** Something has changed that the directory wants to know. */
@@ -66,16 +75,16 @@ export class Registration {
     if (this.#timer !== undefined && this.#trouble === undefined) this.#reportNow();
   }
 
-  /** Says nothing any more; waits for a report that is under way. */
+  /** Says nothing any more; gives up a report that is under way. */
   async stop(): Promise<void> {
-    this.#isStopped = true;
+    this.#stopped.abort();
     clearTimeout(this.#timer);
     this.#timer = undefined;
     await this.#reporting;
   }
 
   #scheduleNext(delayMs = this.#retryMs): void {
-    if (this.#isStopped) return;
+    if (this.#stopped.signal.aborted) return;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#reportNow(), this.#hasChanged && !this.#trouble ? 0 : delayMs);
   }
@@ -89,10 +98,11 @@ export class Registration {
   /** @returns why the directory will not have it */
   async #report(): Promise<ControlError | undefined> {
     const { name, directory, report } = this.#options;
+    const { signal } = this.#stopped;
     this.#hasChanged = false;
     try {
       const told = await report();
-      const { clusterId, leaseMs } = await directory.reportStorage(name, told);
+      const { clusterId, leaseMs } = await directory.reportStorage(name, told, signal);
       if (told.clusterId === null) this.#options.joinCluster(clusterId);
       else if (told.clusterId !== clusterId) throw wrongCluster(told.clusterId, clusterId);
       this.#retryMs = leaseMs / 3;
@@ -100,6 +110,7 @@ export class Registration {
       return undefined;
     } catch (error) {
       if (!(error instanceof VolaryError)) throw error;
+      if (signal.aborted) return undefined;
       const isRefusal = error.code === 'wrong-cluster' || error.code === 'wrong-identity';
       this.#retryMs = this.#trouble === undefined ? RETRY_MS : Math.min(this.#retryMs * 2, RETRY_MS_MAX);
       this.#becomes(isRefusal ? 'refused' : this.#standing, error);
@@ -114,7 +125,7 @@ export class Registration {
     this.#standing = to;
     if (from !== to || trouble?.code !== this.#trouble) {
       const fields = { directory: directory.url, from, to, cause: trouble?.message ?? 'it has answered' };
-      if (to === 'refused') log.error(fields, 'the directory refuses this storage system, which serves on');
+      if (to === 'refused') log.error(fields, 'the directory refuses this storage system');
       else if (trouble !== undefined) log.warn(fields, 'the directory cannot be told of this storage system');
       else log.info(fields, 'registered with the directory');
     }

@@ -126,7 +126,7 @@ async function start(options: StorageSystemOptions, undo: Undo[]): Promise<Servi
   });
 
   const parts: Parts = { options, data, table, realVolumes, usage, capacityBytes };
-  const places = await listen(parts, nbd, () => registration?.standing === 'registered', undo);
+  const places = await listen(parts, nbd, () => registration?.isHeard === true, undo);
   registration = new Registration({
     ...{ name, log },
     directory: new DirectoryClient(options.directoryUrl),

@@ -29,7 +29,12 @@ const LOCK = 'lock';
 const IDENTITY = 'identity.json';
 const OWN_FILES: readonly string[] = [LOCK, IDENTITY, `${IDENTITY}${NEW_SUFFIX}`];
 
-const ROLES = { storage: 'storage system', directory: 'directory', gateway: 'gateway' } as const;
+const ROLES = {
+  storage: 'storage system',
+  directory: 'directory',
+  gateway: 'gateway',
+  supervisor: 'supervisor',
+} as const;
 
 export type DataFolderRole = keyof typeof ROLES;
 

@@ -81,6 +81,7 @@ const USERS_OF: Record<string, readonly string[]> = {
     'src/cli/settings.ts',
     'src/directory/records.ts',
     'src/storage-system/management.ts',
+    'src/supervisor/',
   ],
   yaml: ['src/cli/yaml-file.ts'],
   'cli-table3': ['src/cli/table.ts'],
@@ -242,7 +243,7 @@ const versionsAreExact: Rule = {
 };
 
 /** On every Debian machine. */
-const ESSENTIAL = new Set(['apt', 'coreutils', 'dpkg', 'libc-bin']);
+const ESSENTIAL = new Set(['apt', 'bsdutils', 'coreutils', 'dpkg', 'libc-bin']);
 
 const setupKnowsThePackages: Rule = {
   name: 'bin/setup installs every Debian package that a test may ask for',

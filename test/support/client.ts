@@ -69,10 +69,12 @@ export class NbdClient {
     for (;;) {
       const reply = await readOptionReply(wire);
       if (reply.type === OptionReply.ack) break;
-      if (reply.type !== OptionReply.info)
+      if (reply.type !== OptionReply.info) {
+        wire.destroy();
         throw new Error(
           `export '${exportName}' refused: 0x${reply.type.toString(16)} ${reply.data.subarray()}`,
         );
+      }
       if (reply.data.readUInt16BE(0) !== 0) continue;
       sizeBytes = Number(reply.data.readBigUInt64BE(2));
       transmissionFlags = reply.data.readUInt16BE(10);

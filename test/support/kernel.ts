@@ -13,7 +13,6 @@ import {
   chmod,
   copyFile,
   mkdir,
-  mkdtemp,
   readdir,
   realpath,
   rename,
@@ -23,6 +22,7 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { makeOnce } from './make-once.ts';
 import { eventually, projectRoot, requireTool, run, runOk } from './tools.ts';
 
 const cacheFolder = join(projectRoot, 'node_modules/.cache/volary-host');
@@ -234,31 +234,4 @@ async function linkProgram(root: string, tool: string, program: string): Promise
 async function archive(root: string, target: string): Promise<void> {
   requireTool('cpio', 'cpio');
   await runOk('sh', ['-c', `find . | cpio --quiet -o -H newc -R 0:0 >"$0"`, target], { cwd: root });
-}
-
-const outdatedAfterMs = 24 * 3600 * 1000;
-
-/**
- * Fills a new folder and gives it its name when all is there; who comes second throws its own work away. What was
- * made from other versions, or was left half-made, goes when it is old enough to have no user.
- */
-async function makeOnce(kept: string, fill: (folder: string) => Promise<void>): Promise<void> {
-  if (existsSync(kept)) return;
-  const kind = basename(kept).split('-')[0]!;
-  for (const name of await readdir(cacheFolder)) {
-    if (!name.startsWith(kind)) continue;
-    const old = join(cacheFolder, name);
-    // Another run may have been here first.
-    const { mtimeMs } = await stat(old).catch(() => ({ mtimeMs: Date.now() }));
-    if (Date.now() - mtimeMs > outdatedAfterMs) await rm(old, { recursive: true, force: true });
-  }
-  const folder = await mkdtemp(`${kept}.part-`);
-  try {
-    await fill(folder);
-    await rename(folder, kept).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error;
-    });
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
 }

@@ -1,8 +1,5 @@
 /** Storage systems for tests: in this process or in one of their own, and a directory that only takes reports. */
 
-import { type ChildProcess, spawn } from 'node:child_process';
-import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { z } from 'zod';
 import { Registered, StorageReport } from '../../src/control-protocol/directory-api.ts';
 import { HttpClient } from '../../src/control-protocol/http-client.ts';
@@ -22,7 +19,7 @@ import { createHttpServer } from '../../src/runtime/http-server.ts';
 import { listenHttp } from '../../src/runtime/listen.ts';
 import type { StorageSystemOptions } from '../../src/storage-system/service.ts';
 import { silentLog } from './log.ts';
-import { projectRoot } from './tools.ts';
+import { type StartOptions, startVolary, type VolaryProcess } from './volary-process.ts';
 
 export const STORAGE = StorageName.parse('east-1');
 export const KEY = AccessKey.parse('0123456789abcdef0123456789abcdef');
@@ -102,53 +99,21 @@ export function realVolumes({ manage }: { readonly manage: string }): Promise<Re
   return http.call(z.array(z.any()), 'GET', '/real-volumes') as Promise<RealVolumeView[]>;
 }
 
-export interface StorageProcess {
-  readonly ready: Ready;
-  readonly process: ChildProcess;
-  stderr(): string;
-  end(signal: 'SIGTERM' | 'SIGKILL'): Promise<number | null>;
+export interface StorageProcess extends VolaryProcess {
+  readonly places: Ready;
 }
 
-const running = new Set<ChildProcess>();
-process.on('exit', () => {
-  for (const child of running) child.kill('SIGKILL');
-});
-
-/** Rejects with what it printed on stderr when it ends before it is ready. `command` is put in front. */
-export function startStorageProcess(
-  options: Omit<StorageSystemOptions, 'log'>,
-  command: readonly string[] = [],
+/** `bin/volary run storage`, as a process of its own. */
+export async function startStorageProcess(
+  dataFolder: string,
+  directoryUrl: string,
+  options: StartOptions & { readonly more?: readonly string[] } = {},
 ): Promise<StorageProcess> {
-  const script = join(projectRoot, 'test/support/storage-system-child.ts');
-  const [program = '', ...args] = [...command, process.execPath, script, JSON.stringify(options)];
-  const child = spawn(program, args, {
-    stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, UV_THREADPOOL_SIZE: '64' },
-  });
-  running.add(child);
-  let stderr = '';
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    stderr += text;
-  });
-  const exit = new Promise<number | null>((resolve, reject) => {
-    child.on('error', reject);
-    child.on('close', (code) => {
-      running.delete(child);
-      resolve(code);
-    });
-  });
-  return new Promise((resolve, reject) => {
-    createInterface({ input: child.stdout }).once('line', (line) => {
-      resolve({
-        ready: Ready.parse(JSON.parse(line)),
-        process: child,
-        stderr: () => stderr,
-        end: (signal) => {
-          child.kill(signal);
-          return exit;
-        },
-      });
-    });
-    exit.then((code) => reject(new Error(`ended before it was ready (${code})\n${stderr}`)), reject);
-  });
+  const args = [
+    ...['run', 'storage', '--name', STORAGE, '--site', 'east', '--data', dataFolder],
+    ...['--listen', 'nbd://127.0.0.1:0', '--peer', '127.0.0.1:0', '--manage', 'http://127.0.0.1:0'],
+    ...['--directory', directoryUrl, ...(options.more ?? [])],
+  ];
+  const started = await startVolary(args, options);
+  return { ...started, places: Ready.parse(started.ready) };
 }

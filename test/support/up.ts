@@ -72,6 +72,14 @@ export async function startUp(args: readonly string[], options: ClusterOptions =
   };
 }
 
+/** Of all roles. */
+export function pidsOf({ directoryPid, gateways, storage }: UpReady): number[] {
+  return [
+    directoryPid,
+    ...[gateways, storage].flatMap((members) => Object.values(members).map(({ pid }) => pid)),
+  ];
+}
+
 /** A topology for `volary up --topology`, of that shape, on free ports. JSON is YAML. */
 export async function topologyText(shape: ClusterShape = smallShape): Promise<string> {
   const [directoryPort] = await takePorts(1);

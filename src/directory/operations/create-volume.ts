@@ -10,8 +10,8 @@ import {
   deletion,
   type Effect,
   finished,
-  firstError,
   leftOver,
+  mainError,
   realVolumesOf,
   type Turn,
   type Workflow,
@@ -25,7 +25,7 @@ export const createVolume: Workflow = {
   },
 
   turn({ operation, volume }, outcomes, now): Turn {
-    const error = firstError(outcomes);
+    const error = mainError(outcomes);
     if (operation.step === 'unmake') {
       return {
         volume: null,

@@ -6,7 +6,7 @@
  *  3. A storage system is looked up for each attempt: it may have come back with another address.
  */
 
-import { setTimeout as sleep } from 'node:timers/promises';
+import { pause } from '../../base/pause.ts';
 import { ControlError } from '../../model/errors.ts';
 import type { CatalogView } from '../catalog-view.ts';
 import type { Peers, StoragePeer } from '../peers.ts';
@@ -108,13 +108,4 @@ function mayTryAgain(
 
 function failure(effect: Effect, { code, message }: ControlError): Outcome {
   return { effect, error: { code, message }, file: undefined };
-}
-
-/** Ends early, without an error, at `signal`. */
-export async function pause(durationMs: number, signal: AbortSignal): Promise<void> {
-  try {
-    await sleep(durationMs, undefined, { signal, ref: false });
-  } catch (error) {
-    if (!signal.aborted) throw error;
-  }
 }

@@ -21,8 +21,8 @@ import {
   deletion,
   type Effect,
   finished,
-  firstError,
   leftOver,
+  mainError,
   type Outcome,
   realVolumesOf,
   type Turn,
@@ -56,7 +56,7 @@ export const resizeVolume: Workflow = {
     const input = ResizeInput.parse(work.operation.input);
     if (input.plan.kind === 'shrink') return shrunk(work, outcomes, now);
     if (work.operation.step === 'cut-back') return cutBack(work, outcomes, now);
-    const error = firstError(outcomes);
+    const error = mainError(outcomes);
     if (error !== undefined) {
       return {
         volume: work.volume,
@@ -103,7 +103,7 @@ function lengthenings(
 function shrunk(work: Work, outcomes: readonly Outcome[], now: string): Turn {
   const volume: VolumeRecord = { ...work.volume, state: 'ready', operation: null };
   const { fromBytes } = ResizeInput.parse(work.operation.input);
-  const error = firstError(outcomes.filter(({ effect }) => effect.kind === 'resize')) ?? null;
+  const error = mainError(outcomes.filter(({ effect }) => effect.kind === 'resize')) ?? null;
   return {
     volume,
     operation: finished(work.operation, now, error),

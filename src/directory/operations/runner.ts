@@ -3,6 +3,7 @@
  * so that stopping it anywhere, also by kill -9, loses nothing.
  */
 
+import { pause } from '../../base/pause.ts';
 import type { OperationRecord } from '../../control-protocol/catalog.ts';
 import type { OperationId } from '../../control-protocol/names.ts';
 import { assert, StoreError } from '../../model/errors.ts';
@@ -11,7 +12,7 @@ import type { Catalog } from '../catalog.ts';
 import type { Peers } from '../peers.ts';
 import { createVolume } from './create-volume.ts';
 import { deleteVolume } from './delete-volume.ts';
-import { type Performance, pause, performAll, type RetryLimits } from './perform.ts';
+import { type Performance, performAll, type RetryLimits } from './perform.ts';
 import { resizeVolume } from './resize-volume.ts';
 import type { Outcome, Workflow } from './workflow.ts';
 

@@ -79,10 +79,12 @@ export function deletion(of: RealVolumeReference, force: boolean): Effect {
   return { ...of, kind: 'delete', force, patience: 'once' };
 }
 
-export function firstError(outcomes: readonly Outcome[]): Outcome['error'] {
+/** The one that says most: a refusal, rather than no answer, rather than what was given up because of another. */
+export function mainError(outcomes: readonly Outcome[]): Outcome['error'] {
   const errors = outcomes.flatMap(({ error }) => (error === undefined ? [] : [error]));
-  // Effects that were given up because another had failed say less than that one.
-  return errors.find(({ code }) => code !== 'cancelled') ?? errors[0];
+  const silent: ControlErrorCode[] = ['unreachable', 'unavailable', 'cancelled'];
+  const rank = ({ code }: { code: ControlErrorCode }): number => silent.indexOf(code);
+  return errors.sort((a, b) => rank(a) - rank(b))[0];
 }
 
 /** Of deletions: what is not known to be gone. */

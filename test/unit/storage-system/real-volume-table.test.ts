@@ -1,0 +1,112 @@
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { VolumeName } from '../../../src/control-protocol/names.ts';
+import { StoreError } from '../../../src/model/errors.ts';
+import type { RealVolume } from '../../../src/storage-system/real-volume.ts';
+import { RealVolumeTable } from '../../../src/storage-system/real-volume-table.ts';
+import { mountTmpfs } from '../../support/disk.ts';
+import { CLUSTER, epochOf, idOf, KEY } from '../../support/storage-system.ts';
+import { type TemporaryFolder, temporaryFolder } from '../../support/tools.ts';
+
+let folder: TemporaryFolder;
+beforeEach(async () => {
+  folder = await temporaryFolder();
+});
+afterEach(() => folder.remove());
+
+function recordOf(n: number): RealVolume {
+  return {
+    ...{
+      id: idOf(n),
+      sizeBytes: 4096 * n,
+      volume: VolumeName.parse('データ'),
+      epoch: epochOf(n),
+      accessKey: KEY,
+    },
+    ...{ access: 'allowed', failure: null, isLeaving: false, createdAt: '2026-11-21T00:00:00.000Z' },
+  };
+}
+
+function reopened(table: RealVolumeTable): RealVolumeTable {
+  table.close();
+  return new RealVolumeTable(folder.file('meta.db'));
+}
+
+test('S4: rows come back as they were, changed or not, with what they take', () => {
+  let table = new RealVolumeTable(folder.file('meta.db'));
+  table.add(recordOf(1));
+  table.add({ ...recordOf(2), volume: null, access: 'prohibited', failure: 'why' });
+  table.add(recordOf(3));
+  table.change(idOf(3), [
+    { kind: 'epoch-raised', epoch: epochOf(9) },
+    { kind: 'resized', sizeBytes: 2 ** 52 },
+  ]);
+  const before = [...table.all()];
+  table = reopened(table);
+  expect([...table.all()]).toEqual(before);
+  expect(table.get(idOf(3))).toMatchObject({ epoch: 9, sizeBytes: 2 ** 52 });
+  expect(table.count).toBe(3);
+  table.change(idOf(3), [{ kind: 'resized', sizeBytes: 4096 }]);
+  expect(table.provisionedBytes).toBe(4096 + 8192 + 4096);
+  table.close();
+});
+
+test('S4: all events of a change, or none of them', () => {
+  let table = new RealVolumeTable(folder.file('meta.db'));
+  table.add(recordOf(5));
+  const refused = () =>
+    table.change(idOf(5), [{ kind: 'prohibited' }, { kind: 'epoch-raised', epoch: epochOf(4) }]);
+  expect(refused).toThrow(expect.objectContaining({ code: 'stale-epoch' }));
+  expect(table.get(idOf(5))).toEqual(recordOf(5));
+  table = reopened(table);
+  expect(table.get(idOf(5))).toEqual(recordOf(5));
+  table.close();
+});
+
+test('S4: what is leaving stays in the table until its file has gone', () => {
+  let table = new RealVolumeTable(folder.file('meta.db'));
+  table.add(recordOf(1));
+  expect(() => table.remove(idOf(1))).toThrow('leaving');
+  table.change(idOf(1), [{ kind: 'removal-begun' }]);
+  table = reopened(table);
+  expect(table.get(idOf(1))?.isLeaving).toBe(true);
+  table.remove(idOf(1));
+  expect(table.provisionedBytes).toBe(0);
+  table = reopened(table);
+  expect(table.count).toBe(0);
+  table.close();
+});
+
+test('the cluster is joined once, for good', () => {
+  let table = new RealVolumeTable(folder.file('meta.db'));
+  expect(table.clusterId).toBeUndefined();
+  table.joinCluster(CLUSTER);
+  table = reopened(table);
+  expect(table.clusterId).toBe(CLUSTER);
+  expect(() => table.joinCluster(CLUSTER)).toThrow('one cluster');
+  table.close();
+});
+
+test('S5: on a full disk a row is there or not, in memory as in the store; a failure is known all the same', async () => {
+  const mount = await mountTmpfs('size=256k');
+  try {
+    const path = `${mount.path}/meta.db`;
+    const table = new RealVolumeTable(path);
+    let added = 0;
+    const fill = () => {
+      for (; added < 10_000; added++) table.add(recordOf(added + 1));
+    };
+    expect(fill).toThrow(StoreError);
+    expect(added).toBeGreaterThan(0);
+    expect(table.count).toBe(added);
+    expect(table.get(idOf(added + 1))).toBeUndefined();
+    expect(table.rememberFailure(idOf(1), 'the disk is full').failure).toBe('the disk is full');
+    await mount.remount('size=8m');
+    table.close();
+    const again = new RealVolumeTable(path);
+    expect(again.count).toBe(added);
+    expect(again.get(idOf(1))?.failure).toBeNull();
+    again.close();
+  } finally {
+    await mount.remove();
+  }
+});
