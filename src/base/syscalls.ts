@@ -38,6 +38,7 @@ export const LOCK_NB = 4;
 const POSIX_FADV_WILLNEED = 3;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
+const MSG_MORE = 0x8000;
 const SCHED_BATCH = 3;
 const POLLRDHUP = 0x2000;
 const POLLERR = 0x8;
@@ -108,10 +109,14 @@ export function writeAt(
   return count >= 0 ? count : failure();
 }
 
-/** send without waiting and without SIGPIPE. Bytes taken by the socket or -errno (-EAGAIN: it is full). */
-export function sendNow(fd: number, source: Buffer, start: number, length: number): number {
+/**
+ * send without waiting and without SIGPIPE. Bytes taken by the socket or -errno (-EAGAIN: it is full). With `more`, what
+ * follows at once leaves together with it.
+ */
+export function sendNow(fd: number, source: Buffer, start: number, length: number, more = false): number {
   const address = BigInt(addressOf(source) + start);
-  const count = sendBytes(fd, address, length, MSG_DONTWAIT | MSG_NOSIGNAL) as number;
+  const flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+  const count = sendBytes(fd, address, length, flags) as number;
   return count >= 0 ? count : failure();
 }
 

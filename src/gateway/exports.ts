@@ -29,9 +29,6 @@ const UNUSED_MS = 2_000;
 /** How long a host waits for the directory's word on a name that is not known here. */
 const LOOK_MS = 2_000;
 
-/** For less than this, to ask a storage system where holes are costs more than to send their zeroes. */
-const HOLE_BYTES_MIN = 512 * 1024;
-
 export interface VolumeExportsOptions {
   readonly knowledge: Knowledge;
   /** Has the directory make a volume larger. @throws VolumeError */
@@ -197,7 +194,7 @@ export class VolumeExports implements ExportDirectory {
       throw new VolumeError('shutdown', 'it is being taken away');
     }
     const users = { begun: () => this.#begun(entry, volume), ended: () => this.#ended(entry) };
-    entry.nbdExport = { name, volume, users, holeBytesMin: HOLE_BYTES_MIN };
+    entry.nbdExport = { name, volume, users, distant: true };
     entry.opening = [];
     volume.update(entry.plan); // what has become known meanwhile
     this.#linger(entry, UNUSED_MS);

@@ -7,13 +7,15 @@
  *   leaving  -> dead      the socket ended
  *
  * Invariants
- *  1. What one turn of the event loop asks for leaves together; payloads over COPY_BYTES leave from where they are.
+ *  1. What one turn of the event loop asks for leaves together; payloads over COPY_BYTES leave from where they are. It goes
+ *     straight to the kernel, until that does not take all of it: the rest, and what follows, goes through the stream's queue.
  *  2. The memory of a write is given back when the write is answered and the kernel has taken the bytes: a server that
  *     answers early must not make the socket send what its owner has put there since.
  *  3. A dead TCP connection is reset, so that our kernel forgets what it had not sent: it would come late.
  */
 
 import type { Socket } from 'node:net';
+import { sendNow } from '../base/syscalls.ts';
 import { assert, type VolumeError } from '../model/errors.ts';
 import { Command, type Errno, TransmissionFlag } from '../nbd-server-protocol/constants.ts';
 import { ProtocolError } from '../nbd-server-protocol/errors.ts';
@@ -53,6 +55,7 @@ export class Link implements Receiver, ReplySink<Attempt> {
   readonly sinceMs = performance.now();
   readonly #owner: LinkOwner;
   readonly #socket: Socket;
+  readonly #fd: number;
   readonly #encoder: RequestEncoder;
   readonly #decoder: ReplyDecoder<Attempt>;
   readonly #contextIds: readonly number[];
@@ -75,6 +78,7 @@ export class Link implements Receiver, ReplySink<Attempt> {
 
   constructor(socket: Socket, session: ClientSession, owner: LinkOwner) {
     this.#socket = socket;
+    this.#fd = (socket as unknown as { _handle: { readonly fd: number } })._handle.fd;
     this.session = session;
     this.#owner = owner;
     this.#encoder = new RequestEncoder(session.headerStyle);
@@ -121,7 +125,7 @@ export class Link implements Receiver, ReplySink<Attempt> {
       this.#to += payload;
     } else if (payload > 0) {
       this.#handBatch();
-      this.#hand(operation.memory.subarray(operation.start, operation.start + payload));
+      this.#hand(operation.memory, operation.start, operation.start + payload, false);
       attempt.handedBytes = this.#handedBytes;
     }
   }
@@ -129,7 +133,6 @@ export class Link implements Receiver, ReplySink<Attempt> {
   #startBatch(): void {
     if (this.#sending) return;
     this.#sending = true;
-    this.#socket.cork();
     process.nextTick(() => this.#endBatch());
   }
 
@@ -145,23 +148,33 @@ export class Link implements Receiver, ReplySink<Attempt> {
     if (this.#from === this.#to) return;
     const from = this.#from;
     this.#from = this.#to;
-    this.#hand(this.#batch.subarray(from, this.#to));
+    this.#hand(this.#batch, from, this.#to, true);
   }
 
-  #hand(bytes: Buffer): void {
-    this.#handedBytes += bytes.length;
-    this.#socket.write(bytes);
+  /** Sends buffer[start, end); with `more`, something follows in this turn. */
+  #hand(buffer: Buffer, start: number, end: number, more: boolean): void {
+    this.#handedBytes += end - start;
+    const sent = this.#sendNow(buffer, start, end, more);
+    if (sent < end - start) this.#socket.write(buffer.subarray(start + sent, end));
+  }
+
+  /** How much the kernel has taken at once: nothing while older bytes are waiting. */
+  #sendNow(buffer: Buffer, start: number, end: number, more: boolean): number {
+    // A destroyed socket's descriptor is closed already, and its number may be another connection's.
+    if (this.#socket.destroyed || this.#socket.writableLength > 0) return 0;
+    return Math.max(0, sendNow(this.#fd, buffer, start, end - start, more)); // the stream learns of a failure
   }
 
   #endBatch(): void {
     this.#sending = false;
     if (this.#state === 'dead') return;
-    const from = this.#from;
-    this.#from = this.#to;
-    this.#handedBytes += this.#to - from;
+    const [from, to] = [this.#from, this.#to];
+    this.#from = to;
+    this.#handedBytes += to - from;
     const handed = this.#handedBytes;
-    this.#socket.write(this.#batch.subarray(from, this.#to), () => this.#taken(handed));
-    this.#socket.uncork();
+    const sent = from === to ? 0 : this.#sendNow(this.#batch, from, to, false);
+    if (sent === to - from && this.#socket.writableLength === 0) this.#taken(handed);
+    else this.#socket.write(this.#batch.subarray(from + sent, to), () => this.#taken(handed));
   }
 
   /** The kernel has taken everything up to there. */

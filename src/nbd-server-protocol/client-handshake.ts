@@ -8,7 +8,7 @@
  *   list              SERVER x n, ACK                -> (listed, after ABORT)
  *   extended-headers  ACK, or any error but *        -> contexts, or structured-reply
  *   structured-reply  ACK, or any error but *        -> contexts, or go
- *   contexts          META_CONTEXT x n, ACK; error   -> go
+ *   contexts          META_CONTEXT x n, ACK; error   -> go (over, when it is the export that cannot be had)
  *   go                INFO x n, ACK                  -> (ready)
  *                     ERR_UNSUP                      -> export-name (never with extended headers)
  *   export-name       size and flags                 -> (ready)
@@ -302,8 +302,10 @@ export class ClientHandshake {
       this.#leave('refused', `the server refused to list its exports${why}`);
     } else if (stage === 'extended-headers') {
       this.#ask('structured-reply');
-    } else if (stage !== 'go') {
+    } else if (stage === 'contexts' && !isOfExport(type)) {
       this.#contexts = [];
+      this.#askGo(this.#goal);
+    } else if (stage === 'structured-reply') {
       this.#askGo(this.#goal);
     } else if (type === OptionReply.errUnsup && this.#headerStyle !== 'extended') {
       this.#askExportName(this.#goal);
@@ -387,4 +389,9 @@ function usableFlags(flags: number, style: HeaderStyle): number {
   if (style !== 'extended') unusable |= TransmissionFlag.blockStatusPayload;
   if ((flags & TransmissionFlag.sendWriteZeroes) === 0) unusable |= TransmissionFlag.sendFastZero;
   return flags & ~unusable;
+}
+
+/** The refusal is of the export itself: a moment later GO might be told otherwise, and the contexts would be missing. */
+function isOfExport(type: number): boolean {
+  return type === OptionReply.errUnknown || type === OptionReply.errPolicy;
 }

@@ -107,22 +107,29 @@ export class Jobs implements EffectOwner {
       this.#effects.add(effect);
       live.begun(effect);
     }
-    run()
-      .catch((error: unknown) => {
-        const refusal = refusalOf(error);
-        if (request !== undefined) this.reply(() => this.putRefusal(request, refusal));
-      })
-      .finally(() => {
-        this.#count -= 1;
-        this.#bytes -= bytes;
-        if (effect !== undefined) {
-          this.#effects.delete(effect);
-          live.finished(effect);
+    run().then(
+      () => this.#ended(bytes, effect),
+      (error: unknown) => {
+        try {
+          const refusal = refusalOf(error);
+          if (request !== undefined) this.reply(() => this.putRefusal(request, refusal));
+        } finally {
+          this.#ended(bytes, effect);
         }
-        this.context.replied();
-        this.context.freed();
-        if (this.#count === 0) this.context.idle();
-      });
+      },
+    );
+  }
+
+  #ended(bytes: number, effect: Effect | undefined): void {
+    this.#count -= 1;
+    this.#bytes -= bytes;
+    if (effect !== undefined) {
+      this.#effects.delete(effect);
+      this.context.live.finished(effect);
+    }
+    this.context.replied();
+    this.context.freed();
+    if (this.#count === 0) this.context.idle();
   }
 
   /** The range is being changed for a client that is gone: `freed` is called when that has ended. */
@@ -137,6 +144,11 @@ export class Jobs implements EffectOwner {
   reply(put: () => void): void {
     if (this.#deferred === undefined) put();
     else this.#deferred.push(put);
+  }
+
+  /** Nobody else holds the outlet: `reply` speaks at once. */
+  get maySpeak(): boolean {
+    return this.#deferred === undefined;
   }
 
   /** Waits while another reply must not be cut in two: what would be said now had to be kept. */

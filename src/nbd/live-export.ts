@@ -13,6 +13,7 @@
 
 import { assert } from '../model/errors.ts';
 import type { Volume } from '../model/volume.ts';
+import { PIECE_BYTES, SLAB_BYTES_MAX } from './slab-pool.ts';
 
 /** Who changes things: a connection. */
 export interface EffectOwner {
@@ -38,8 +39,11 @@ export interface NbdExport {
   readonly volume: Volume;
   /** Refuse writes although the volume takes them. */
   readonly readOnly?: boolean;
-  /** In a read of less than this many bytes, zeroes are sent rather than holes looked for (default 0: always look). */
-  readonly holeBytesMin?: number;
+  /**
+   * Each operation is a journey of its own, to another server: what fits into one slab is read with one, and holes are
+   * looked for only where they may be worth another.
+   */
+  readonly distant?: boolean;
   /** Is told of the Volume's use. Exports of one Volume have the same. */
   readonly users?: ExportUsers;
 }
@@ -65,8 +69,13 @@ export interface ExportUser {
   destroy(reason: string): void;
 }
 
+/** To send zeroes costs less than to ask a distant volume whether there are any, below this. */
+const DISTANT_HOLE_BYTES_MIN = 2 * 1024 * 1024;
+
 export class LiveExport {
   readonly volume: Volume;
+  /** What is read with one operation. */
+  readonly readBytesMax: number;
   readonly #holeBytesMin: number;
   readonly #onUnused: () => void;
   readonly #users = new Set<ExportUser>();
@@ -81,9 +90,10 @@ export class LiveExport {
   readonly #waiters = new Set<() => void>();
 
   /** `onUnused` is called each time the last user has left. */
-  constructor({ volume, holeBytesMin }: NbdExport, onUnused: () => void) {
+  constructor({ volume, distant }: NbdExport, onUnused: () => void) {
     this.volume = volume;
-    this.#holeBytesMin = holeBytesMin ?? 0;
+    this.readBytesMax = distant ? SLAB_BYTES_MAX : PIECE_BYTES;
+    this.#holeBytesMin = distant ? DISTANT_HOLE_BYTES_MIN : 0;
     this.#onUnused = onUnused;
   }
 

@@ -24,7 +24,7 @@ export type ListenAddress = { readonly host: string; readonly port: number } | {
 export interface NbdServerOptions {
   readonly exports: ExportDirectory;
   readonly log: Log;
-  /** Microseconds to stay awake after a request (default 50; 0: never). */
+  /** Microseconds to stay awake after a request (default 100; 0: never). */
   readonly busyPollUs?: number;
   /** Serves the connections, which have their handshake here, in another process (there: `adopt`). */
   readonly handOver?: (agreed: AgreedConnection) => void;
@@ -32,7 +32,7 @@ export interface NbdServerOptions {
   readonly drainMs?: number;
 }
 
-const BUSY_POLL_US = 50;
+const BUSY_POLL_US = 100;
 const DRAIN_MS = 10_000;
 const BACKLOG = 511;
 

@@ -1,7 +1,7 @@
 /**
  * What happens once per turn of the event loop, for all connections of a server: replies that were written
  * outside of a receive leave together, every connection gets its share of work again, and for a moment after the
- * last request the loop does not sleep. (Waking an idle core takes longer than answering a small request: at
+ * last request, or reply, the loop does not sleep. (Waking an idle core takes longer than answering a small request: at
  * depth 1 that is most of the latency.)
  */
 
@@ -62,7 +62,10 @@ export class TurnLoop {
     // newTurn may make a connection go on at once, and so work and reply again: those count for the next turn.
     const shareBytes = this.clients > 1 ? SHARE_BYTES : SHARE_ALONE_BYTES;
     for (const transmission of this.#take(this.#transmissions)) transmission.newTurn(shareBytes);
-    for (const outlet of this.#take(this.#outlets)) outlet.flush();
+    const outlets = this.#take(this.#outlets);
+    for (const outlet of outlets) outlet.flush();
+    // Who gets an answer asks again soon, however long it took: behind a gateway that is most of the way.
+    if (outlets.length > 0) this.#pollUntilMs = performance.now() + this.#busyPollMs;
     if (performance.now() < this.#pollUntilMs) this.#schedule();
   };
 

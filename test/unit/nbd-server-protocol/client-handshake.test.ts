@@ -84,7 +84,16 @@ const TABLE: Record<Stage, Record<Answer, string>> = {
   list: { ...EVERYWHERE, ...NO_REPLIES, ...errors(REFUSED), ack: 'abort, listed', server: 'waits' },
   extendedHeaders: { ...EVERYWHERE, ...NO_REPLIES, ...errors('structuredReply'), ack: 'setMetaContext' },
   structuredReply: { ...EVERYWHERE, ...NO_REPLIES, ...errors('go'), ack: 'setMetaContext' },
-  setMetaContext: { ...EVERYWHERE, ...NO_REPLIES, ...errors('go'), ack: 'go', metaContext: 'waits' },
+  setMetaContext: {
+    ...EVERYWHERE,
+    ...NO_REPLIES,
+    ...errors('go'),
+    ack: 'go',
+    metaContext: 'waits',
+    // Of the export, not of its contexts: when it comes back before GO, the session would lack them for good.
+    errUnknown: 'abort, failed unknown-export',
+    errPolicy: REFUSED,
+  },
   go: {
     ...EVERYWHERE,
     ...NO_REPLIES,

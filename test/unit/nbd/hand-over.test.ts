@@ -99,16 +99,3 @@ describe('a connection that is handed over', () => {
     session.wire.destroy();
   });
 });
-
-test('holeBytesMin: shorter reads are sent with their zeroes, longer ones tell of holes', async () => {
-  const disk: NbdExport = { name: 'disk', volume: new MemoryVolume(Buffer.alloc(SIZE)), holeBytesMin: 8192 };
-  await disk.volume.trim(0, SIZE, false);
-  const server = new NbdServer({ exports: { list: () => [disk], find: () => disk }, log: silentLog });
-  const address = (await server.listen({ host: '127.0.0.1', port: 0 })) as Address;
-  const session = await Session.open(address);
-  const [short, long] = [await session.read(0, 4096), await session.read(0, 8192)];
-  expect([short.dataChunks, short.holeChunks]).toEqual([1, 0]);
-  expect([long.dataChunks, long.holeChunks]).toEqual([0, 1]);
-  session.wire.destroy();
-  await server.stop();
-});
