@@ -3,6 +3,8 @@
  * lies on two storage systems.
  */
 
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { openRemoteVolume, type RemoteVolume } from '../../src/nbd-client/remote-volume.ts';
@@ -111,6 +113,10 @@ describe('a gateway among real processes', () => {
   test('V2: a gateway starts, and serves, while the directory is away', async () => {
     const before = await host('east-gw');
     await before.write(8 * MIB - 2048, Buffer.alloc(4096, 3), 0, 4096, true);
+    const kept = join(cluster.gateway('east-gw').data, 'second-information.json');
+    await eventually('it is on disk, as it is within a second', async () =>
+      (await readFile(kept, 'utf8')).includes('"state":"ready"') ? true : undefined,
+    );
     await cluster.directory.kill();
     await cluster.gateway('east-gw').kill();
     await cluster.gateway('east-gw').start();
