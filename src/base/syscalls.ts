@@ -22,6 +22,7 @@ const lseek64 = libc.func('int64_t lseek64(int fd, int64_t offset, int whence)')
 const fallocate64 = libc.func('int fallocate64(int fd, int mode, int64_t offset, int64_t length)');
 const posixFadvise64 = libc.func('int posix_fadvise64(int fd, int64_t offset, int64_t length, int advice)');
 const flockFile = libc.func('int flock(int fd, int operation)');
+const yieldCall = libc.func('int sched_yield()');
 const setScheduler = libc.func('int sched_setscheduler(int thread, int policy, void *parameters)');
 
 export const { EAGAIN, EINTR, EINVAL, EIO, ENOSPC, ENXIO, EOPNOTSUPP, EWOULDBLOCK } = constants.errno;
@@ -195,4 +196,9 @@ const noPriority = new Int32Array(1); // struct sched_param { int priority; }
 /** Makes a thread one that does not interrupt others when it wakes up (SCHED_BATCH). 0 or -errno. */
 export function scheduleAsBatch(thread: number): number {
   return (setScheduler(thread, SCHED_BATCH, noPriority) as number) === 0 ? 0 : failure();
+}
+
+/** Lets whoever waits for this processor go first; costs a microsecond when nobody does. */
+export function yieldProcessor(): void {
+  yieldCall();
 }

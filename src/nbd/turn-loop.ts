@@ -2,9 +2,11 @@
  * What happens once per turn of the event loop, for all connections of a server: replies that were written
  * outside of a receive leave together, every connection gets its share of work again, and for a moment after the
  * last request, or reply, the loop does not sleep. (Waking an idle core takes longer than answering a small request: at
- * depth 1 that is most of the latency.)
+ * depth 1 that is most of the latency.) It stays awake politely: a client, or a server behind this one, that is woken
+ * on the same processor would otherwise wait until the scheduler takes the processor away from here.
  */
 
+import { yieldProcessor } from '../base/syscalls.ts';
 import type { Outlet } from './outlet.ts';
 import type { Transmission } from './transmission.ts';
 
@@ -66,7 +68,10 @@ export class TurnLoop {
     for (const outlet of outlets) outlet.flush();
     // Who gets an answer asks again soon, however long it took: behind a gateway that is most of the way.
     if (outlets.length > 0) this.#pollUntilMs = performance.now() + this.#busyPollMs;
-    if (performance.now() < this.#pollUntilMs) this.#schedule();
+    if (performance.now() < this.#pollUntilMs) {
+      yieldProcessor();
+      this.#schedule();
+    }
   };
 
   #take<T>(set: Set<T>): readonly T[] {
