@@ -46,7 +46,10 @@ export interface MetadataStoreOptions {
 /** Integers come back as numbers; one beyond 2^53 - 1 throws when it is read. */
 export type MetadataValue = null | number | bigint | string | Uint8Array;
 
-/** Makes the file when missing, and brings it to the latest version. Throws UsageError or StoreError. */
+/**
+ * Makes the file when missing, and brings it to the latest version. Throws UsageError or StoreError. What the store does
+ * afterwards throws StoreError, and UsageError ('corrupt-metadata') only for a file that is damaged.
+ */
 export function openMetadataStore(path: string, options: MetadataStoreOptions): MetadataStore {
   const { applicationId, migrations } = options;
   assert(applicationId > 0 && applicationId === (applicationId | 0), 'an application id has 31 bits');
@@ -143,7 +146,7 @@ export class MetadataStore {
     try {
       return operation();
     } catch (error) {
-      const failure = explained(error, this.#path);
+      const failure = passing(explained(error, this.#path));
       if (this.#inTransaction && failure !== error) this.#spoilt = failure;
       throw failure;
     }
@@ -241,6 +244,12 @@ function explained(cause: unknown, path: string): Error {
     default:
       return cause;
   }
+}
+
+/** A store that is in use meets another program's lock only while that lasts: it works on afterwards. */
+function passing(error: Error): Error {
+  if (!(error instanceof UsageError) || error.code !== 'locked') return error;
+  return new StoreError('locked', error.message, { cause: error.cause });
 }
 
 function full(path: string, cause: Error): StoreError {
