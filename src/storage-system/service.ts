@@ -166,7 +166,7 @@ async function listen(
 ): Promise<Places> {
   const { options, table, realVolumes } = parts;
   const { advertise, log, manage, listen } = options;
-  const peer = new PeerEndpoint();
+  const peer = new PeerEndpoint(log);
   undo.push(() => peer.close());
   const http = createHttpServer({
     title: 'Volary storage system',
