@@ -5,8 +5,8 @@ import type { DirectoryClient } from '../control-protocol/directory-client.ts';
 import { type OperationId, SECTOR_BYTES, type VolumeName } from '../control-protocol/names.ts';
 import { ControlError, type ControlErrorCode, VolumeError, type VolumeErrorCode } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
-import { NbdServer } from '../nbd/server.ts';
-import { VolumeExports } from './exports.ts';
+import { type ListenAddress, NbdServer } from '../nbd/server.ts';
+import { type Figures, VolumeExports } from './exports.ts';
 import type { Knowledge } from './knowledge.ts';
 
 export interface DataPlaneOptions {
@@ -17,11 +17,18 @@ export interface DataPlaneOptions {
   readonly log: Log;
 }
 
-export interface DataPlane {
-  readonly server: NbdServer;
-  readonly exports: VolumeExports;
+/** What hosts come to: this process, or workers. */
+export interface Front {
+  listen(address: ListenAddress): Promise<ListenAddress>;
+  hostsOf(name: string): number | Promise<number>;
+  figures(): Figures;
   /** Drains the hosts, flushes, lets go of the storage systems. */
   stop(): Promise<void>;
+}
+
+export interface DataPlane extends Front {
+  readonly server: NbdServer;
+  readonly exports: VolumeExports;
 }
 
 export function createDataPlane(options: DataPlaneOptions): DataPlane {
@@ -31,6 +38,9 @@ export function createDataPlane(options: DataPlaneOptions): DataPlane {
   return {
     server,
     exports,
+    listen: (address) => server.listen(address),
+    hostsOf: (name) => exports.hostsOf(name),
+    figures: () => exports.figures(),
     stop: async () => {
       try {
         await server.stop();

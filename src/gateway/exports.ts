@@ -20,7 +20,7 @@ import type { RemoteState } from '../nbd-client/remote-volume.ts';
 import type { ExportEntry } from '../nbd-server-protocol/session.ts';
 import type { Knowledge } from './knowledge.ts';
 import type { Path } from './path.ts';
-import { type Planning, planOf, type VolumePlan } from './second-information.ts';
+import { type Information, type Planning, planOf, type VolumePlan } from './second-information.ts';
 import { follow, VirtualVolume } from './virtual-volume.ts';
 
 /** How long a volume stays open after its last host, and after it was asked about and not used. */
@@ -28,6 +28,9 @@ const LINGER_MS = 1_000;
 const UNUSED_MS = 2_000;
 /** How long a host waits for the directory's word on a name that is not known here. */
 const LOOK_MS = 2_000;
+
+/** For less than this, to ask a storage system where holes are costs more than to send their zeroes. */
+const HOLE_BYTES_MIN = 512 * 1024;
 
 export interface VolumeExportsOptions {
   readonly knowledge: Knowledge;
@@ -63,6 +66,13 @@ interface Entry {
   lingerTimer: NodeJS.Timeout | undefined;
 }
 
+/** What LIST shows. */
+export function* readyVolumes(information: Information | undefined): Iterable<ExportEntry> {
+  for (const name of information?.volumes.keys() ?? []) {
+    if (planOf(information, name).kind === 'plan') yield { name };
+  }
+}
+
 export class VolumeExports implements ExportDirectory {
   readonly #options: VolumeExportsOptions;
   readonly #entries = new Map<string, Entry>();
@@ -81,11 +91,8 @@ export class VolumeExports implements ExportDirectory {
     this.#hosts = hosts;
   }
 
-  *list(): Iterable<ExportEntry> {
-    const { information } = this.#options.knowledge;
-    for (const name of information?.volumes.keys() ?? []) {
-      if (planOf(information, name).kind === 'plan') yield { name };
-    }
+  list(): Iterable<ExportEntry> {
+    return readyVolumes(this.#options.knowledge.information);
   }
 
   find(name: string): NbdExport | Promise<NbdExport | undefined> {
@@ -190,7 +197,7 @@ export class VolumeExports implements ExportDirectory {
       throw new VolumeError('shutdown', 'it is being taken away');
     }
     const users = { begun: () => this.#begun(entry, volume), ended: () => this.#ended(entry) };
-    entry.nbdExport = { name, volume, users };
+    entry.nbdExport = { name, volume, users, holeBytesMin: HOLE_BYTES_MIN };
     entry.opening = [];
     volume.update(entry.plan); // what has become known meanwhile
     this.#linger(entry, UNUSED_MS);

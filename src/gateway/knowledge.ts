@@ -49,6 +49,7 @@ export class WatchedKnowledge implements Knowledge {
   readonly #options: WatchedKnowledgeOptions;
   readonly #stop = new AbortController();
   readonly #callbacks = new Set<() => void>();
+  readonly #messageCallbacks = new Set<(message: WatchMessage) => void>();
   readonly #looks = new Map<VolumeName, Promise<void>>();
   #information: Information | undefined;
   #isWatching = false;
@@ -73,6 +74,12 @@ export class WatchedKnowledge implements Knowledge {
   onChange(callback: () => void): () => void {
     this.#callbacks.add(callback);
     return () => this.#callbacks.delete(callback);
+  }
+
+  /** Calls back with each message that is of this cluster, before those of onChange. @returns how to end that */
+  onMessage(callback: (message: WatchMessage) => void): () => void {
+    this.#messageCallbacks.add(callback);
+    return () => this.#messageCallbacks.delete(callback);
   }
 
   start(): void {
@@ -216,6 +223,7 @@ export class WatchedKnowledge implements Knowledge {
     this.#isWatching = true;
     this.#information = information;
     membership.keep(information);
+    for (const callback of this.#messageCallbacks) callback(message);
     for (const callback of [...this.#callbacks]) callback();
     return undefined;
   }

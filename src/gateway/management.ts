@@ -10,7 +10,7 @@ import { registerMetrics } from './metrics.ts';
 export interface ManagementOptions {
   readonly knowledge: Knowledge;
   readonly log: Log;
-  readonly hostsOf: (name: string) => number;
+  readonly hostsOf: (name: string) => number | Promise<number>;
   readonly figures: () => Figures;
 }
 
@@ -26,7 +26,7 @@ export function createManagement({ knowledge, log, hostsOf, figures }: Managemen
     server.get(
       '/volumes/:name/hosts',
       { schema: { params: VolumeParams, response: { 200: VolumeHosts } } },
-      ({ params }) => ({ volume: params.name, connections: hostsOf(params.name) }),
+      async ({ params }) => ({ volume: params.name, connections: await hostsOf(params.name) }),
     );
   });
   return server;

@@ -127,6 +127,7 @@ export function planOf(information: Information | undefined, name: string): Plan
       target: {
         address: storage.nbd,
         exportName: formatRealVolumeExport(primary.realVolume, epoch, primary.accessKey),
+        description: `${primary.realVolume} (epoch ${epoch}) of storage system ${storage.name}`, // without its key
       },
     });
     end = offset + used;

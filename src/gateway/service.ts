@@ -13,11 +13,12 @@ import { formatListenUri, type ListenAddress, parseListenUri } from '../model/nb
 import type { Service } from '../model/service.ts';
 import { listenHttp, listenNbd } from '../runtime/listen.ts';
 import { openDataFolder } from '../storage/data-folder.ts';
-import { createDataPlane, type DataPlane, growAt } from './data-plane.ts';
+import { createDataPlane, type Front, growAt } from './data-plane.ts';
 import { WatchedKnowledge } from './knowledge.ts';
 import { createManagement } from './management.ts';
 import { Membership } from './membership.ts';
 import { isUnwanted, Registration } from './registration.ts';
+import { createWorkers } from './workers.ts';
 
 export interface GatewayOptions {
   readonly name: GatewayName;
@@ -69,26 +70,29 @@ async function start(options: GatewayOptions, begun: AsyncDisposableStack): Prom
   );
   const isThere = await refuseOtherCluster(directory, membership);
   knowledge.start();
-  const plane = begun.adopt(
-    createDataPlane({
-      knowledge,
-      grow: growAt(directory),
-      connections: options.connections ?? CONNECTIONS,
-      reconnectMs: options.reconnectMs ?? RECONNECT_MS,
-      log,
-    }),
+  const { workers } = options;
+  const moving = {
+    grow: growAt(directory),
+    connections: options.connections ?? CONNECTIONS,
+    reconnectMs: options.reconnectMs ?? RECONNECT_MS,
+    log,
+  };
+  if (isThere) await knowledge.until(() => knowledge.isWatching, START_MS);
+  const front = begun.adopt(
+    workers > 1
+      ? createWorkers({ knowledge, workers, ...moving })
+      : createDataPlane({ knowledge, ...moving }),
     (one) => one.stop(),
   );
   const management = createManagement({
     knowledge,
     log,
-    hostsOf: (volume) => plane.exports.hostsOf(volume),
-    figures: () => plane.exports.figures(),
+    hostsOf: (volume) => front.hostsOf(volume),
+    figures: () => front.figures(),
   });
   begun.defer(() => management.close());
-  if (isThere) await knowledge.until(() => knowledge.isWatching, START_MS);
   const manageUrl = advertisedUrl(await listenHttp(management, manage), options.advertise);
-  const uris = await listenAll(plane, options);
+  const uris = await listenAll(front, options);
   const registration = begun.adopt(
     new Registration({
       name,
@@ -101,7 +105,7 @@ async function start(options: GatewayOptions, begun: AsyncDisposableStack): Prom
         uris,
         manage: manageUrl,
         revision: knowledge.information?.revision ?? 0,
-        hosts: plane.exports.figures().hosts,
+        hosts: front.figures().hosts,
       }),
     }),
     (one) => one.stop(),
@@ -147,10 +151,10 @@ async function inTime<T>(answer: Promise<T>): Promise<T> {
   }
 }
 
-async function listenAll(plane: DataPlane, { listen, advertise }: GatewayOptions): Promise<string[]> {
+async function listenAll(front: Front, { listen, advertise }: GatewayOptions): Promise<string[]> {
   const uris: string[] = [];
   for (const address of listen) {
-    const uri = await listenNbd(plane.server, address);
+    const uri = await listenNbd(front, address);
     const bound = parseListenUri(uri);
     const isTold = advertise !== undefined && 'host' in bound;
     uris.push(isTold ? formatListenUri({ host: advertise, port: bound.port }) : uri);

@@ -33,8 +33,8 @@ import { Path, type PathOptions } from './path.ts';
 import type { PlannedSegment, VolumePlan } from './second-information.ts';
 
 export interface VirtualVolumeOptions extends PathOptions {
-  /** Has the directory make the volume larger; resolves when it has. @throws VolumeError */
-  readonly grow: (sizeBytes: number) => Promise<void>;
+  /** Has the directory make the volume larger; resolves when it has. Without it hosts cannot ask. @throws VolumeError */
+  readonly grow?: (sizeBytes: number) => Promise<void>;
 }
 
 type HoldReason = 'remapping';
@@ -43,8 +43,6 @@ type HoldReason = 'remapping';
 const APPLY_AGAIN_MS = 1_000;
 /** How long a resize waits for the second information after the directory has done it. */
 const RESIZED_MS_MAX = 10_000;
-/** For less than this, asking where holes are costs more than to send their zeroes. */
-const HOLES_BYTES_MIN = 512 * 1024;
 
 interface Layout {
   readonly plan: VolumePlan;
@@ -76,7 +74,8 @@ export class VirtualVolume implements Volume {
     this.#sizeBytes = layout.plan.sizeBytes;
     this.#wanted = layout.plan;
     this.blockSizes = layout.inner.blockSizes;
-    this.capabilities = { ...layout.inner.capabilities, resize: layout.inner.capabilities.write };
+    const { capabilities } = layout.inner;
+    this.capabilities = { ...capabilities, resize: capabilities.write && options.grow !== undefined };
   }
 
   /**
@@ -159,17 +158,19 @@ export class VirtualVolume implements Volume {
   }
 
   mayHaveHoles(offset: number, length: number): boolean {
-    return length >= HOLES_BYTES_MIN && this.#inner.mayHaveHoles(offset, length);
+    return this.#inner.mayHaveHoles(offset, length);
   }
 
   /** Asks the directory, and waits until the size is there. */
   async resize(sizeBytes: number): Promise<void> {
     this.#refuseWhenClosing();
+    const { grow } = this.#options;
+    assert(grow !== undefined, 'this volume cannot be resized');
     if (sizeBytes < this.#sizeBytes) {
       throw new VolumeError('invalid', 'a virtual volume is made smaller only with "volume resize"');
     }
     if (sizeBytes === this.#sizeBytes) return;
-    await this.#options.grow(sizeBytes);
+    await grow(sizeBytes);
     if (await this.#reaches(sizeBytes)) return;
     throw new VolumeError('io', 'the new size has been made, and is not known here yet');
   }

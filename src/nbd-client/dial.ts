@@ -18,6 +18,8 @@ export interface RemoteTarget {
   readonly address: RemoteAddress;
   /** '' is the default export. */
   readonly exportName: string;
+  /** How it is called in messages, where the export's name is long, or nobody's business. */
+  readonly description?: string;
 }
 
 export interface DialOptions extends RemoteTarget {
@@ -42,8 +44,9 @@ export interface DialOutcome {
 }
 
 /** How a server is called in messages. */
-export function serverText({ address, exportName }: RemoteTarget): string {
+export function serverText({ address, exportName, description }: RemoteTarget): string {
   const where = 'path' in address ? address.path : `${address.host}:${address.port}`;
+  if (description !== undefined) return `${description} at ${where}`;
   return `the NBD server at ${where}, export ${JSON.stringify(exportName)}`;
 }
 

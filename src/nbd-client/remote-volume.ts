@@ -99,12 +99,12 @@ export function openRemoteVolume(options: RemoteVolumeOptions): Promise<RemoteVo
 
 /** The same, for one whose target may change while it is still being looked for. */
 export function startRemoteVolume(options: RemoteVolumeOptions): RemoteOpening {
-  const { address, exportName, log } = options;
+  const { address, exportName, description, log } = options;
   const reconnectMs = options.reconnectMs ?? RECONNECT_MS;
   const ledger = new FlushLedger();
   let volume: RemoteVolume | undefined;
   const pool = new LinkPool({
-    target: { address, exportName },
+    target: { address, exportName, ...(description === undefined ? {} : { description }) },
     dialOptions: {
       headerStyle: options.headerStyle ?? 'extended',
       timeoutMs: Math.min(reconnectMs, HANDSHAKE_MS_MAX),

@@ -2,6 +2,8 @@
  * One client: its socket, the handshake, the transmission, the end.
  *
  *   handshake  -> transmission   GO or EXPORT_NAME
+ *   handshake  -> closed         the same, in a server whose connections another process serves: handed over
+ *   (none)     -> transmission   adopted: another process has had the handshake
  *   handshake  -> closing        ABORT, a violation, shutdown
  *   transmission -> draining     DISC, end of the client's side, shutdown: what is in flight is answered
  *   draining   -> closing        nothing in flight; our side is ended, what still comes is thrown away
@@ -46,7 +48,20 @@ export interface ConnectionContext {
   readonly log: Log;
   live(nbdExport: NbdExport): LiveExport;
   closed(connection: Connection): void;
+  /** Takes connections that have come to an agreement, instead of serving them here. */
+  readonly handOver?: (agreed: AgreedConnection) => void;
 }
+
+/** A connection after the handshake. */
+export interface AgreedConnection {
+  /** Nothing is being read from it, and nothing is on its way out. */
+  readonly socket: Socket;
+  readonly session: NegotiatedSession;
+  /** What the client has sent behind the handshake. */
+  readonly rest: Buffer;
+}
+
+const nothing = Buffer.alloc(0);
 
 type Phase = 'handshake' | 'transmission' | 'draining' | 'closing' | 'closed';
 
@@ -75,7 +90,12 @@ export class Connection implements ExportUser {
   #lingerTimer: NodeJS.Timeout | undefined;
   readonly #handshakeTimer: NodeJS.Timeout;
 
-  constructor(accepted: Socket, context: ConnectionContext) {
+  /** With `adopted` the handshake has been elsewhere, and ended with this export. */
+  constructor(
+    accepted: Socket,
+    context: ConnectionContext,
+    adopted?: Omit<AgreedConnection, 'socket'> & { readonly nbdExport: NbdExport },
+  ) {
     this.#context = context;
     this.#log = context.log;
     const { socket, fd } = takeOver(accepted, context.area, (bytes) => this.#received(bytes));
@@ -91,7 +111,13 @@ export class Connection implements ExportUser {
     socket.on('end', () => this.#peerEnded());
     socket.on('error', (error) => this.#log.debug({ error: error.message }, 'connection failed'));
     socket.on('close', () => this.#closed());
-    if (this.#handshake !== undefined) socket.write(this.#handshake.greeting());
+    if (adopted === undefined) {
+      if (this.#handshake !== undefined) socket.write(this.#handshake.greeting());
+      return;
+    }
+    this.#enter(adopted.nbdExport);
+    this.#begin(adopted.session);
+    if (!this.#useRest(adopted.rest)) socket.pause();
   }
 
   /** Takes no more requests, answers those in flight, and closes. */
@@ -243,6 +269,7 @@ export class Connection implements ExportUser {
           this.#close();
           return true;
         default:
+          if (this.#context.handOver !== undefined) return this.#handOver(step.session, step.rest);
           this.#begin(step.session);
           return this.#useRest(step.rest);
       }
@@ -265,12 +292,14 @@ export class Connection implements ExportUser {
 
   #provide(handshake: ServerHandshake, found: NbdExport | undefined): void {
     this.#release();
-    this.#found = found;
-    if (found !== undefined) {
-      this.#live = this.#context.live(found);
-      this.#live.enter(this);
-    }
+    if (found !== undefined) this.#enter(found);
     handshake.provideExport(found === undefined ? undefined : exportInfo(found));
+  }
+
+  #enter(found: NbdExport): void {
+    this.#found = found;
+    this.#live = this.#context.live(found);
+    this.#live.enter(this);
   }
 
   #refuseLookUp(): void {
@@ -325,6 +354,20 @@ export class Connection implements ExportUser {
       peerHasClosed: () => this.#peerHasClosed(),
     });
     this.#log.debug({ export: session.exportName, style: session.headerStyle }, 'connected');
+  }
+
+  /** Gives the socket away when all that was said on it has left. */
+  #handOver(session: NegotiatedSession, rest: Buffer): boolean {
+    const socket = this.#socket;
+    const agreed = { socket, session, rest: Buffer.from(rest) };
+    this.#phase = 'closing';
+    socket.pause();
+    socket.write(nothing, (error) => {
+      if (error) return;
+      this.#closed();
+      this.#context.handOver?.(agreed);
+    });
+    return false;
   }
 
   /** Requests may have come right behind the last option. */

@@ -42,7 +42,7 @@ export function readHot(jobs: Jobs, request: Request): number {
     return 0;
   }
   jobs.misses.hit();
-  if (mayChunk(jobs, request) && live.volume.mayHaveHoles(offset, length)) return 0;
+  if (mayChunk(jobs, request) && live.mayHaveHoles(offset, length)) return 0;
   // A reply in several stretches may still fail: its end is then a chunk of its own.
   encoder.dataHeader(buffer, segment.end, request, offset, length, first === length);
   outlet.commit(segment, at + first);

@@ -38,6 +38,8 @@ export interface NbdExport {
   readonly volume: Volume;
   /** Refuse writes although the volume takes them. */
   readonly readOnly?: boolean;
+  /** In a read of less than this many bytes, zeroes are sent rather than holes looked for (default 0: always look). */
+  readonly holeBytesMin?: number;
   /** Is told of the Volume's use. Exports of one Volume have the same. */
   readonly users?: ExportUsers;
 }
@@ -65,6 +67,7 @@ export interface ExportUser {
 
 export class LiveExport {
   readonly volume: Volume;
+  readonly #holeBytesMin: number;
   readonly #onUnused: () => void;
   readonly #users = new Set<ExportUser>();
   /** Each waits until the last of its users has left. */
@@ -78,9 +81,15 @@ export class LiveExport {
   readonly #waiters = new Set<() => void>();
 
   /** `onUnused` is called each time the last user has left. */
-  constructor(volume: Volume, onUnused: () => void) {
+  constructor({ volume, holeBytesMin }: NbdExport, onUnused: () => void) {
     this.volume = volume;
+    this.#holeBytesMin = holeBytesMin ?? 0;
     this.#onUnused = onUnused;
+  }
+
+  /** Holes are worth asking for. */
+  mayHaveHoles(offset: number, length: number): boolean {
+    return length >= this.#holeBytesMin && this.volume.mayHaveHoles(offset, length);
   }
 
   // --- users -----------------------------------------------------------------------------------------------

@@ -81,12 +81,12 @@ export async function runRead(jobs: Jobs, request: JobRequest): Promise<void> {
 }
 
 async function readChunked(jobs: Jobs, request: JobRequest): Promise<void> {
-  const { volume } = jobs.context.live;
+  const { live } = jobs.context;
   const end = request.offset + request.length;
   let position = request.offset;
   while (position < end) {
-    const extents: readonly Extent[] = volume.mayHaveHoles(position, end - position)
-      ? await volume.blockStatus(position, end - position, EXTENTS_MAX)
+    const extents: readonly Extent[] = live.mayHaveHoles(position, end - position)
+      ? await live.volume.blockStatus(position, end - position, EXTENTS_MAX)
       : [{ length: end - position, hole: false, zero: false }];
     for (const extent of extents) {
       const extentEnd = Math.min(end, position + extent.length);

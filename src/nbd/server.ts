@@ -8,12 +8,14 @@ import { assert } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import type { Volume } from '../model/volume.ts';
 import { ReceiveArea } from '../nbd-server-protocol/receive-area.ts';
-import { Connection, type ConnectionContext } from './connection.ts';
-import type { ExportDirectory } from './export-directory.ts';
+import { type AgreedConnection, Connection, type ConnectionContext } from './connection.ts';
+import { type ExportDirectory, ExportRefused } from './export-directory.ts';
 import { LiveExport, type NbdExport } from './live-export.ts';
 import { PIECE_BYTES, SlabPool } from './slab-pool.ts';
+import { leaveUnread } from './take-over.ts';
 import { TurnLoop } from './turn-loop.ts';
 
+export type { AgreedConnection } from './connection.ts';
 export { type ExportDirectory, ExportRefused, type ExportRefusedCode } from './export-directory.ts';
 export type { ExportUsers, NbdExport } from './live-export.ts';
 
@@ -24,6 +26,8 @@ export interface NbdServerOptions {
   readonly log: Log;
   /** Microseconds to stay awake after a request (default 50; 0: never). */
   readonly busyPollUs?: number;
+  /** Serves the connections, which have their handshake here, in another process (there: `adopt`). */
+  readonly handOver?: (agreed: AgreedConnection) => void;
   /** How long `stop` waits for requests in flight and for clients to take their replies (default 10,000 ms). */
   readonly drainMs?: number;
 }
@@ -53,6 +57,7 @@ export class NbdServer {
       log: options.log,
       live: (nbdExport) => this.#liveOf(nbdExport),
       closed: (connection) => this.#connectionClosed(connection),
+      ...(options.handOver === undefined ? {} : { handOver: options.handOver }),
     };
   }
 
@@ -79,6 +84,27 @@ export class NbdServer {
         else resolve({ host: bound.address, port: bound.port });
       });
     });
+  }
+
+  /** Serves a connection that has had its handshake elsewhere; closes it when its export cannot be had here. */
+  async adopt({ socket, session, rest }: AgreedConnection): Promise<void> {
+    leaveUnread(socket);
+    const nbdExport = await this.#findAdopted(session.exportName);
+    if (nbdExport === undefined || this.#stopping !== undefined || socket.destroyed) {
+      socket.destroy();
+      return;
+    }
+    this.#connections.add(new Connection(socket, this.#context, { session, rest, nbdExport }));
+  }
+
+  async #findAdopted(name: string): Promise<NbdExport | undefined> {
+    try {
+      return await this.#context.exports.find(name);
+    } catch (error) {
+      if (!(error instanceof ExportRefused)) throw error;
+      this.#context.log.warn({ export: name, error: error.message }, 'a connection was dropped');
+      return undefined;
+    }
   }
 
   /** How many connections use the volume: those in the transmission phase. */
@@ -136,7 +162,7 @@ export class NbdServer {
     const known = this.#live.get(volume);
     if (known !== undefined) return known;
     // Not at once: another connection may have been promised the same volume in this turn of the event loop.
-    const live: LiveExport = new LiveExport(volume, () => setImmediate(() => this.#retire(live)));
+    const live: LiveExport = new LiveExport(nbdExport, () => setImmediate(() => this.#retire(live)));
     this.#live.set(volume, live);
     return live;
   }

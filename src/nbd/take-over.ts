@@ -6,6 +6,19 @@ import type { ReceiveArea } from '../nbd-server-protocol/receive-area.ts';
 
 interface StreamHandle {
   readonly fd: number;
+  reading: boolean;
+  readStop(): void;
+}
+
+function handleOf(socket: Socket): StreamHandle {
+  return (socket as unknown as { _handle: StreamHandle })._handle;
+}
+
+/** Leaves with the kernel what comes on a socket that another process has sent: such a one reads at once. */
+export function leaveUnread(socket: Socket): void {
+  const handle = handleOf(socket);
+  handle.reading = false;
+  handle.readStop();
 }
 
 /**
@@ -18,7 +31,7 @@ export function takeOver(
   area: ReceiveArea,
   onReceived: (bytes: number) => boolean,
 ): { socket: Socket; fd: number } {
-  const { _handle: handle } = accepted as unknown as { _handle: StreamHandle };
+  const handle = handleOf(accepted);
   const options = {
     handle,
     allowHalfOpen: true,

@@ -78,12 +78,14 @@ export const speedJobs: readonly SpeedJob[] = [
 export const hotBesideCold = 'hot-beside-cold';
 export const memory = 'memory';
 export const start = 'start';
+export const scale = 'scale';
 
 export const jobNames: readonly string[] = [
   ...speedJobs.map(({ name }) => name),
   hotBesideCold,
   memory,
   start,
+  scale,
 ];
 
 const MiB = 2 ** 20;
@@ -96,6 +98,11 @@ export const limits = {
   idleBytes: 150 * MiB,
   writingBytes: 400 * MiB,
   readyMs: 1000,
+  /** Of one storage system; each role with them: start and memory; a create, show or delete: its median. */
+  volumes: 1000,
+  roleReadyMs: 3000,
+  roleBytes: 300 * MiB,
+  volumeMs: 50,
   /** What may still be allocated after everything has been trimmed. */
   trimmedBytes: MiB,
 };

@@ -10,12 +10,14 @@ import { describeMachine } from './machine.ts';
 import { measureMemory, memorySteps } from './memory.ts';
 import { type BenchOptions, parseOptions, UsageError, usage } from './options.ts';
 import { type BenchReport, renderReport } from './report.ts';
+import { measureScale, scaleSteps } from './scale.ts';
 import { measureSpeed, speedSteps } from './speed.ts';
 import { measureStart, startSteps } from './start.ts';
 import {
   summariseHotCold,
   summariseMemory,
   summariseQuietness,
+  summariseScale,
   summariseSpeed,
   summariseStart,
 } from './summary.ts';
@@ -33,12 +35,14 @@ async function main(args: readonly string[]): Promise<number> {
 
 async function measure(options: BenchOptions): Promise<BenchReport> {
   const bench = newBench(options);
-  for (const steps of [speedSteps, hotColdSteps, memorySteps, startSteps]) bench.expect(steps(bench));
+  for (const steps of [speedSteps, hotColdSteps, memorySteps, startSteps, scaleSteps])
+    bench.expect(steps(bench));
   const machine = await describeMachine();
   const speed = await measureSpeed(bench);
   const hotBesideCold = await measureHotBesideCold(bench);
   const memory = await measureMemory(bench);
   const start = await measureStart(bench);
+  const scale = await measureScale(bench);
   return {
     machine,
     options,
@@ -47,6 +51,7 @@ async function measure(options: BenchOptions): Promise<BenchReport> {
     hotBesideCold: hotBesideCold.map(summariseHotCold).filter((summary) => summary !== undefined),
     memory: memory.map(summariseMemory),
     start: start.map(summariseStart).filter((summary) => summary !== undefined),
+    scale: scale.map(summariseScale),
     failures: bench.failures,
   };
 }

@@ -12,6 +12,7 @@ import type {
   MemorySummary,
   Quietness,
   Ratio,
+  ScaleSummary,
   SpeedSummary,
   StartSummary,
 } from './summary.ts';
@@ -24,6 +25,7 @@ export interface BenchReport {
   readonly hotBesideCold: readonly HotColdSummary[];
   readonly memory: readonly MemorySummary[];
   readonly start: readonly StartSummary[];
+  readonly scale: readonly ScaleSummary[];
   readonly failures: readonly string[];
 }
 
@@ -52,6 +54,7 @@ export function renderReport(report: BenchReport): string {
   if (report.hotBesideCold.length > 0) parts.push(renderHotCold(report.hotBesideCold));
   if (report.memory.length > 0) parts.push(renderMemory(report.memory));
   if (report.start.length > 0) parts.push(renderStart(report.start));
+  for (const summary of report.scale) parts.push(renderScale(summary));
   if (report.failures.length > 0) {
     parts.push(
       [
@@ -250,6 +253,28 @@ function renderStart(summaries: readonly StartSummary[]): string {
     'Ready: `ready` printed (volary), first connection accepted, asked every 20 ms (the others).',
     '',
     table(heads, rows, 2),
+  ].join('\n');
+}
+
+function renderScale(summary: ScaleSummary): string {
+  const { createMs, showMs, deleteMs, volumeMet, starts } = summary;
+  const volumeRow = [createMs, showMs, deleteMs].map((taken) => taken.toFixed(1));
+  const roleRows = starts.map(({ role, readyMs, residentBytes, met }) => [
+    role,
+    integer(readyMs),
+    mib(residentBytes),
+    verdict(`< ${limits.roleReadyMs} ms, < ${mib(limits.roleBytes)} MiB`, met),
+  ]);
+  return [
+    `## ${integer(summary.volumes)} volumes on one storage system, on ${placeTitles[summary.place]}`,
+    '',
+    table(
+      ['create ms', 'show ms', 'delete ms', 'must be'],
+      [[...volumeRow, verdict(`< ${limits.volumeMs}`, volumeMet)]],
+      0,
+    ),
+    '',
+    table(['role', 'start ms', 'RSS MiB', 'must be'], roleRows, 1),
   ].join('\n');
 }
 

@@ -4,6 +4,7 @@ import type { HotColdResult, HotColdSample } from './hot-beside-cold.ts';
 import { type Family, limits, type Peer, peersOf } from './jobs.ts';
 import type { MemoryResult } from './memory.ts';
 import type { PlaceName } from './places.ts';
+import type { RoleStart, ScaleResult } from './scale.ts';
 import type { ServerName } from './servers.ts';
 import type { SpeedResult, SpeedSample } from './speed.ts';
 import type { StartResult, StartSample } from './start.ts';
@@ -187,4 +188,25 @@ function summariseTrim(samples: readonly StartSample[]): StartSummary['trim'] {
     leftBytes = Math.max(leftBytes, trim.leftBytes);
   }
   return { seconds: median(seconds), leftBytes };
+}
+
+export interface ScaleSummary {
+  readonly place: PlaceName;
+  readonly volumes: number;
+  /** Medians. */
+  readonly createMs: number;
+  readonly showMs: number;
+  readonly deleteMs: number;
+  readonly volumeMet: boolean;
+  readonly starts: readonly (RoleStart & { readonly met: boolean })[];
+}
+
+export function summariseScale({ place, volumes, starts, ...taken }: ScaleResult): ScaleSummary {
+  const [createMs, showMs, deleteMs] = [median(taken.createMs), median(taken.showMs), median(taken.deleteMs)];
+  const volumeMet = Math.max(createMs, showMs, deleteMs) < limits.volumeMs;
+  const judged = starts.map((start) => ({
+    ...start,
+    met: start.readyMs < limits.roleReadyMs && start.residentBytes < limits.roleBytes,
+  }));
+  return { place, volumes, createMs, showMs, deleteMs, volumeMet, starts: judged };
 }

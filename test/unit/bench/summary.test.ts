@@ -9,6 +9,7 @@ import {
   summariseHotCold,
   summariseMemory,
   summariseQuietness,
+  summariseScale,
   summariseSpeed,
   summariseStart,
 } from '../../bench/summary.ts';
@@ -162,12 +163,28 @@ test('the report has a table for what was measured, says what was missed, and li
     hotBesideCold: [],
     memory: [],
     start: [],
+    scale: [
+      summariseScale({
+        place: 'disk',
+        volumes: 1000,
+        createMs: [10, 20, 60],
+        showMs: [1],
+        deleteMs: [2],
+        starts: [
+          { role: 'east-1', readyMs: 500, residentBytes: 2 ** 20 },
+          { role: 'east-gw', readyMs: 3500, residentBytes: 2 ** 20 },
+        ],
+      }),
+    ],
     failures: ['disk: no space'],
   });
   expect(text).toContain('| job | unit | volary | nbdkit | volary / nbdkit | must be |');
   expect(text).toContain(
     '| 4 KiB random read, depth 16 | IOPS | 1,200 | 1,000 | **1.20** (1.20–1.20) | ≥ 1.30: **not met** |',
   );
+  expect(text).toContain('| 20.0 | 1.0 | 2.0 | < 50: met |');
+  expect(text).toContain('| east-1 | 500 | 1 | < 3000 ms, < 300 MiB: met |');
+  expect(text).toContain('| east-gw | 3,500 | 1 | < 3000 ms, < 300 MiB: **not met** |');
   expect(text).toContain('## Failed to run\n\n- disk: no space');
   expect(text).not.toContain('## Speed, files on disk');
   expect(text).not.toContain('undefined');

@@ -1,0 +1,295 @@
+/**
+ * A gateway of several processes (SPEC V3). The primary process accepts connections and has the handshakes; when a host has
+ * agreed on an export, its socket goes to the worker whose export that is. The primary also watches the directory, and tells all
+ * workers what it hears.
+ *
+ *   worker:  starting -> ready      it may be asked
+ *            any      -> ended      whatever the reason: another is started in its place, at once unless they all end soon
+ *
+ * Invariants
+ *  1. A volume belongs to one place for ever (by a hash of its name), and there is one process at a place at a time: the next is
+ *     started when the one before has ended. So the connections of a volume are always in one process, which has the fence
+ *     between them (SPEC N4); the kernel closes those of one that has ended, to hosts and to storage systems, before anybody hears.
+ *  2. The end of a worker is nothing to the others, nor to connections that are still in their handshake: a question to it waits for the
+ *     next one, up to FIND_MS_MAX.
+ *  3. Workers have the same second information: a snapshot first, then each message of the watch, in its order.
+ */
+
+import { type ChildProcess, fork } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { assert, ControlError } from '../model/errors.ts';
+import type { Log } from '../model/log.ts';
+import type { Volume } from '../model/volume.ts';
+import { type AgreedConnection, ExportRefused, type NbdExport, NbdServer } from '../nbd/server.ts';
+import type { ExportEntry } from '../nbd-server-protocol/session.ts';
+import { Conversation } from './conversation.ts';
+import type { DataPlaneOptions, Front } from './data-plane.ts';
+import { type Figures, readyVolumes } from './exports.ts';
+import type { WatchedKnowledge } from './knowledge.ts';
+import { recordsOf } from './second-information.ts';
+import {
+  type Adoption,
+  type ExportShape,
+  type Found,
+  type Growth,
+  WORKER_STOP_MS,
+  type WorkerStart,
+} from './worker-messages.ts';
+
+/** How long a host in its handshake waits for a worker, and what it opens; a handshake may take a minute. */
+const FIND_MS_MAX = 50_000;
+/** One that has lived for less than this, as the one before it, is followed by the next only after a pause. */
+const SETTLED_MS = 5_000;
+const PAUSE_MS = 1_000;
+
+export interface WorkersOptions extends Omit<DataPlaneOptions, 'knowledge'> {
+  readonly workers: number;
+  readonly knowledge: WatchedKnowledge;
+}
+
+/** Which of `places` a volume belongs to: the one whose hash with its name is the highest. */
+export function placeOf(name: string, places: number): number {
+  let best = 0;
+  let highest = '';
+  for (let place = 0; place < places; place++) {
+    const hash = createHash('sha256').update(`${place}\0${name}`).digest('hex');
+    if (hash <= highest) continue;
+    best = place;
+    highest = hash;
+  }
+  return best;
+}
+
+/** Starts the processes. Nobody waits for them but those who ask. */
+export function createWorkers(options: WorkersOptions): Front {
+  const { knowledge, log } = options;
+  const places = Array.from({ length: options.workers }, (_, place) => new WorkerPlace(place, options));
+  const placeFor = (name: string): WorkerPlace => {
+    const place = places[placeOf(name, places.length)];
+    assert(place !== undefined, 'there is a place for every volume');
+    return place;
+  };
+  const handOver = ({ socket, session, rest }: AgreedConnection): void => {
+    const adoption: Adoption = { session, rest };
+    if (!placeFor(session.exportName).adopt(adoption, socket)) socket.destroy();
+  };
+  const exports = {
+    list: (): Iterable<ExportEntry> => readyVolumes(knowledge.information),
+    find: (name: string) => placeFor(name).find(name),
+  };
+  const server = new NbdServer({ exports, log, handOver });
+  const unsubscribe = knowledge.onMessage((message) => {
+    for (const place of places) place.tell('watched', message);
+  });
+  return {
+    listen: (address) => server.listen(address),
+    hostsOf: (name) => placeFor(name).hostsOf(name),
+    figures: () => sumOf(places.map((place) => place.figures)),
+    stop: async () => {
+      unsubscribe();
+      await server.stop();
+      const outcomes = await Promise.allSettled(places.map((place) => place.stop()));
+      for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+    },
+  };
+}
+
+const NO_FIGURES: Figures = {
+  hosts: 0,
+  volumes: 0,
+  heldRequests: 0,
+  paths: { connected: 0, reconnecting: 0, failed: 0, closed: 0 },
+};
+
+function sumOf(all: readonly Figures[]): Figures {
+  const sum: Figures = { ...NO_FIGURES, paths: { ...NO_FIGURES.paths } };
+  for (const { hosts, volumes, heldRequests, paths } of all) {
+    sum.hosts += hosts;
+    sum.volumes += volumes;
+    sum.heldRequests += heldRequests;
+    for (const state of Object.keys(sum.paths) as (keyof Figures['paths'])[])
+      sum.paths[state] += paths[state];
+  }
+  return sum;
+}
+
+/** One process after another. */
+class WorkerPlace {
+  figures: Figures = NO_FIGURES;
+  readonly #number: number;
+  readonly #options: WorkersOptions;
+  readonly #log: Log;
+  #child: ChildProcess | undefined;
+  #conversation: Conversation | undefined;
+  #isReady = false;
+  readonly #waiters = new Set<() => void>();
+  readonly #stopping = new AbortController();
+  readonly #running: Promise<void>;
+
+  constructor(number: number, options: WorkersOptions) {
+    this.#number = number;
+    this.#options = options;
+    this.#log = options.log;
+    this.#running = this.#run();
+  }
+
+  tell(topic: string, body: unknown): void {
+    this.#conversation?.tell(topic, body);
+  }
+
+  /** False when there is nobody to take it. */
+  adopt(adoption: Adoption, socket: AgreedConnection['socket']): boolean {
+    if (!this.#isReady) return false;
+    this.#conversation?.tell('adopt', adoption, socket);
+    return true;
+  }
+
+  async find(name: string): Promise<NbdExport | undefined> {
+    const untilMs = performance.now() + FIND_MS_MAX;
+    while (!this.#stopping.signal.aborted) {
+      const found = await this.#ask('find', name, untilMs - performance.now());
+      if (found === undefined) continue; // it has ended meanwhile
+      const answer = found as Found;
+      if (answer.kind === 'none') return undefined;
+      if (answer.kind === 'refused') throw new ExportRefused(answer.code, answer.text);
+      return { name: answer.name, volume: new DistantVolume(answer.shape) };
+    }
+    throw new ExportRefused('shutdown', 'the gateway is being stopped');
+  }
+
+  async hostsOf(name: string): Promise<number> {
+    if (!this.#isReady) return 0;
+    const hosts = await this.#ask('hosts', name, FIND_MS_MAX);
+    return hosts === undefined ? 0 : (hosts as number);
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    const killer = setTimeout(() => this.#child?.kill('SIGKILL'), WORKER_STOP_MS);
+    try {
+      if (this.#isReady) await this.#conversation?.ask('stop', undefined);
+    } catch (error) {
+      if (!(error instanceof ControlError) || error.code !== 'unavailable') throw error;
+    } finally {
+      if (this.#child?.connected === true) this.#child.disconnect(); // which ends it
+      await this.#running;
+      clearTimeout(killer);
+    }
+  }
+
+  /** undefined: the worker ended before it answered. */
+  async #ask(topic: string, body: unknown, waitMs: number): Promise<unknown> {
+    if (!this.#isReady) await this.#becomesReady(waitMs);
+    try {
+      return await this.#conversation?.ask(topic, body);
+    } catch (error) {
+      if (error instanceof ControlError && error.code === 'unavailable') return undefined;
+      throw error;
+    }
+  }
+
+  async #becomesReady(waitMs: number): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      const end = (): void => {
+        clearTimeout(timer);
+        this.#waiters.delete(end);
+        resolve();
+      };
+      const late = new ExportRefused('shutdown', 'the process that serves this volume does not start');
+      const timer = setTimeout(
+        () => {
+          this.#waiters.delete(end);
+          reject(late);
+        },
+        Math.max(0, waitMs),
+      );
+      this.#waiters.add(end);
+    });
+  }
+
+  #wake(): void {
+    for (const waiter of [...this.#waiters]) waiter();
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stopping;
+    let shortLives = 0;
+    while (!signal.aborted) {
+      const startedMs = performance.now();
+      const how = await this.#live();
+      this.#isReady = false;
+      this.#conversation = undefined;
+      this.#child = undefined;
+      this.figures = NO_FIGURES;
+      if (signal.aborted) break;
+      this.#log.error({ worker: this.#number, ...how }, 'a worker has ended: another is started');
+      shortLives = performance.now() - startedMs < SETTLED_MS ? shortLives + 1 : 0;
+      if (shortLives > 1) await sleep(PAUSE_MS, undefined, { signal }).catch(() => undefined);
+    }
+    this.#wake();
+  }
+
+  /** One process from its start to its end. */
+  #live(): Promise<object> {
+    const { connections, reconnectMs, knowledge, grow } = this.#options;
+    const child = fork(new URL('./worker-main.ts', import.meta.url), [], {
+      serialization: 'advanced',
+      execArgv: [],
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    });
+    this.#child = child;
+    const conversation = new Conversation(child, {
+      ready: () => {
+        this.#isReady = true;
+        this.#log.info({ worker: this.#number, pid: child.pid }, 'a worker is ready');
+        this.#wake();
+      },
+      figures: (figures: Figures) => {
+        this.figures = figures;
+      },
+      look: (name: Growth['name']) => knowledge.freshLook(name, FIND_MS_MAX),
+      grow: ({ name, sizeBytes }: Growth) => grow(name, sizeBytes),
+    });
+    this.#conversation = conversation;
+    const { information } = knowledge;
+    if (information !== undefined) {
+      conversation.tell('watched', { kind: 'snapshot', information: recordsOf(information) });
+    }
+    const start: WorkerStart = { connections, reconnectMs };
+    conversation.tell('start', start);
+    return new Promise((resolve) => {
+      child.on('error', (error) => resolve({ error: error.message }));
+      child.on('exit', (code, exitSignal) => resolve({ code, signal: exitSignal }));
+    });
+  }
+}
+
+/** A volume of a worker's: enough of it for a handshake. */
+class DistantVolume implements Volume {
+  readonly sizeBytes: number;
+  readonly blockSizes: Volume['blockSizes'];
+  readonly capabilities: Volume['capabilities'];
+  readonly readNow = unreachable;
+  readonly read = unreachable;
+  readonly writeNow = unreachable;
+  readonly write = unreachable;
+  readonly flush = unreachable;
+  readonly trim = unreachable;
+  readonly writeZeroes = unreachable;
+  readonly cache = unreachable;
+  readonly blockStatus = unreachable;
+  readonly mayHaveHoles = unreachable;
+  readonly resize = unreachable;
+  readonly close = unreachable;
+
+  constructor({ sizeBytes, blockSizes, capabilities }: ExportShape) {
+    this.sizeBytes = sizeBytes;
+    this.blockSizes = blockSizes;
+    this.capabilities = capabilities;
+  }
+}
+
+function unreachable(): never {
+  throw new Error('a connection is handed over before its first request');
+}

@@ -1,0 +1,97 @@
+/** A storage system as gateways see it: an NBD server of real volumes, which come with an epoch and a key. */
+
+import { randomUUID } from 'node:crypto';
+import type { Epoch, RealVolumeId } from '../../../src/control-protocol/names.ts';
+import {
+  AccessKey,
+  Epoch as EpochSchema,
+  RealVolumeId as IdSchema,
+} from '../../../src/control-protocol/names.ts';
+import { formatRealVolumeExport } from '../../../src/control-protocol/real-volume-export.ts';
+import type { Volume } from '../../../src/model/volume.ts';
+import { ExportRefused, type NbdExport, NbdServer } from '../../../src/nbd/server.ts';
+import { silentLog } from '../log.ts';
+
+export const KEY = AccessKey.parse('0123456789abcdef'.repeat(2));
+
+export function realVolumeId(number: number): RealVolumeId {
+  return IdSchema.parse(`rv-${number.toString(16).padStart(16, '0')}`);
+}
+
+interface RealVolume {
+  readonly volume: Volume;
+  epoch: Epoch;
+}
+
+export class StorageStandIn {
+  readonly name: string;
+  /** How often an export was refused. */
+  refusals = 0;
+  readonly #volumes = new Map<RealVolumeId, RealVolume>();
+  #server: NbdServer | undefined;
+  #port = 0;
+
+  constructor(name: string) {
+    this.name = name;
+  }
+
+  get record(): object {
+    const endpoint = { host: '127.0.0.1', port: this.#port };
+    return {
+      name: this.name,
+      site: 'east',
+      id: randomUUID(),
+      nbd: endpoint,
+      peer: endpoint,
+      manage: 'http://127.0.0.1:1',
+      capacityBytes: 2 ** 40,
+      folder: '/nowhere',
+    };
+  }
+
+  get port(): number {
+    return this.#port;
+  }
+
+  put(id: RealVolumeId, volume: Volume, epoch = 1): void {
+    this.#volumes.set(id, { volume, epoch: EpochSchema.parse(epoch) });
+  }
+
+  take(id: RealVolumeId): Volume | undefined {
+    const volume = this.#volumes.get(id)?.volume;
+    this.#volumes.delete(id);
+    return volume;
+  }
+
+  /** Connections with the older epoch are cut off; resolves when their writes have finished. */
+  async raiseEpoch(id: RealVolumeId): Promise<void> {
+    const real = this.#volumes.get(id);
+    if (real === undefined) throw new Error(`there is no ${id}`);
+    real.epoch = EpochSchema.parse(real.epoch + 1);
+    await this.#server?.disconnect(real.volume, 'another epoch');
+  }
+
+  /** On the same port each time, unless it is told to move. */
+  async start(port = this.#port): Promise<void> {
+    this.#server = new NbdServer({
+      exports: { list: () => [], find: (name) => this.#find(name) },
+      log: silentLog,
+      drainMs: 100,
+    });
+    const address = await this.#server.listen({ host: '127.0.0.1', port });
+    if ('port' in address) this.#port = address.port;
+  }
+
+  async stop(): Promise<void> {
+    await this.#server?.stop();
+    this.#server = undefined;
+  }
+
+  #find(name: string): NbdExport {
+    for (const [id, { volume, epoch }] of this.#volumes) {
+      if (name === formatRealVolumeExport(id, epoch, KEY)) return { name, volume };
+    }
+    this.refusals += 1;
+    throw new ExportRefused('policy', 'another epoch, or no such real volume');
+  }
+}
