@@ -13,7 +13,7 @@
  * All calls are synchronous, and wait for the disk: for metadata, which is small and seldom, never for data.
  */
 
-import { accessSync, constants, statSync } from 'node:fs';
+import { accessSync, closeSync, constants, openSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { assert, StoreError, UsageError } from '../model/errors.ts';
@@ -23,6 +23,7 @@ import { folderSpace } from './folder-space.ts';
 const BUSY_TIMEOUT_MS = 2000; // somebody may be looking at the file, or taking a copy of it
 const STATEMENTS_MAX = 200;
 const LOG_BYTES_KEPT = 4 * 1024 * 1024; // of the WAL, when a large transaction has made it longer
+const FILE_MODE = 0o600; // its log, and the log's index, get the same from SQLite
 const SPACE_NEEDED_BYTES = 64 * 1024; // less than this is a full disk: the WAL's index grows by half of it
 
 /** SQLite's primary result codes, the low byte of errcode; all others are our own mistakes. */
@@ -56,6 +57,7 @@ export function openMetadataStore(path: string, options: MetadataStoreOptions): 
   refuseWhatIsNoDatabase(path);
   let database: DatabaseSync | undefined;
   try {
+    makeWhenMissing(path);
     // References are checked after each migration, not within it: a table that is made anew would lose its rows.
     database = new DatabaseSync(path, { timeout: BUSY_TIMEOUT_MS, enableForeignKeyConstraints: false });
     const version = checkedVersion(database, path, options);
@@ -166,6 +168,15 @@ function refuseWhatIsNoDatabase(path: string): void {
     // SQLite would take the file as new, and its log, with all that was committed, away.
     const log = statSync(`${path}-wal`, { throwIfNoEntry: false });
     if ((stats?.size ?? 0) === 0 && (log?.size ?? 0) > 0) throw damaged(path);
+  } catch (error) {
+    throw folderErrorOf(error, path);
+  }
+}
+
+/** For this user alone, which SQLite does not see to. An empty file is a new one. */
+function makeWhenMissing(path: string): void {
+  try {
+    closeSync(openSync(path, constants.O_RDWR | constants.O_CREAT, FILE_MODE));
   } catch (error) {
     throw folderErrorOf(error, path);
   }
