@@ -5,6 +5,9 @@ import { HttpClient, pathOf } from './http-client.ts';
 import type { GatewayName, RealVolumeId, StorageName, VolumeName } from './names.ts';
 import { type ChangeRealVolume, type MakeRealVolume, RealVolumeView } from './storage-api.ts';
 
+/** For a look, which somebody waits for. */
+const LOOK_MS_MAX = 2_000;
+
 export class StorageClient {
   readonly #http: HttpClient;
 
@@ -13,7 +16,7 @@ export class StorageClient {
   }
 
   realVolume(id: RealVolumeId): Promise<RealVolumeView> {
-    return this.#http.call(RealVolumeView, 'GET', pathOf('real-volumes', id));
+    return this.#http.call(RealVolumeView, 'GET', pathOf('real-volumes', id), { timeoutMs: LOOK_MS_MAX });
   }
 
   makeRealVolume(id: RealVolumeId, body: MakeRealVolume): Promise<RealVolumeView> {
@@ -33,7 +36,7 @@ export class GatewayClient {
   readonly #http: HttpClient;
 
   constructor(name: GatewayName, manage: string) {
-    this.#http = new HttpClient({ url: manage, who: `gateway ${name}`, timeoutMs: 2_000 });
+    this.#http = new HttpClient({ url: manage, who: `gateway ${name}`, timeoutMs: LOOK_MS_MAX });
   }
 
   hostsOf(volume: VolumeName): Promise<VolumeHosts> {

@@ -2,9 +2,9 @@
  * The catalog: everything is read from its view, and changed by `change` alone.
  *
  * Invariants
- *  1. A change is decided on a view and takes place only if nothing that it looked at or touches has changed since: otherwise it is
+ *  1. A change is decided on a view and takes place only if no record that it touches has changed since: otherwise it is
  *     decided again. Whatever concerns volumes or storage systems compares the information's revision, so that no two of
- *     these are decided on the same view (two volumes never get the same room).
+ *     these are decided on the same view (two volumes never get the same room). Who is online may have changed meanwhile.
  *  2. When `change` answers, it is durable, and the view has it.
  *  3. Every VolumeRecord that is written keeps its invariants.
  */

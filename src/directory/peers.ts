@@ -3,7 +3,10 @@
 import type { GatewayRecord, StorageRecord } from '../control-protocol/catalog.ts';
 import { GatewayClient, StorageClient } from '../control-protocol/peers-client.ts';
 
-export type StoragePeer = Pick<StorageClient, 'makeRealVolume' | 'changeRealVolume' | 'deleteRealVolume'>;
+export type StoragePeer = Pick<
+  StorageClient,
+  'realVolume' | 'makeRealVolume' | 'changeRealVolume' | 'deleteRealVolume'
+>;
 export type GatewayPeer = Pick<GatewayClient, 'hostsOf'>;
 
 export interface Peers {

@@ -13,7 +13,7 @@ import {
   StorageRecord,
   VolumeRecord,
 } from '../control-protocol/catalog.ts';
-import { CreateVolume, FailedRealVolume } from '../control-protocol/directory-api.ts';
+import { FailedRealVolume } from '../control-protocol/directory-api.ts';
 import {
   Bytes,
   type GatewayName,
@@ -53,9 +53,6 @@ export const GarbageRecord = RealVolumeReference.extend({ volume: z.string() });
 export type GarbageRecord = z.infer<typeof GarbageRecord>;
 
 // Inputs of operations: what was asked for, and `plan`, what is to be done for it, which stays in the directory.
-
-export const CreateInput = CreateVolume.omit({ name: true });
-export type CreateInput = z.infer<typeof CreateInput>;
 
 export const DeleteInput = z.object({ force: z.boolean() });
 export type DeleteInput = z.infer<typeof DeleteInput>;

@@ -84,7 +84,7 @@ export async function startDirectoryOn(parts: DirectoryParts): Promise<Service> 
     ...(retryMs === undefined ? {} : { retryMs }),
   });
   const membership = new Membership({ catalog, log, now, leaseMs });
-  const requests = new VolumeRequests({ catalog, runner, peers, random });
+  const requests = new VolumeRequests({ catalog, runner, peers, letGoMs: limits.letGoMs, random });
   let notReady: string | undefined = 'starting';
   const server = createHttpServer({ title: 'Volary directory', log, notReady: () => notReady });
   const streams = addRoutes(server, { catalog, membership, requests, version: VERSION, log });

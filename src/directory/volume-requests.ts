@@ -21,6 +21,7 @@ import { realVolumesOf } from './operations/workflow.ts';
 import type { Peers } from './peers.ts';
 import { place, placeAsAsked, placeGrowth, type Share } from './placement.ts';
 import type { DeleteInput, ResizeInput } from './records.ts';
+import { refuseWhileUsed } from './volume-users.ts';
 
 /** Operations that are not finished. */
 const OPERATIONS_MAX = 1_000;
@@ -29,6 +30,8 @@ export interface VolumeRequestsOptions {
   readonly catalog: Catalog;
   readonly runner: OperationRunner;
   readonly peers: Peers;
+  /** How long users of the real volumes of a volume that is to be deleted have to let go of them. */
+  readonly letGoMs: number;
   /** Ids and access keys are made of these. */
   readonly random: (bytes: number) => Buffer;
 }
@@ -98,10 +101,12 @@ export class VolumeRequests {
     });
   }
 
-  /** `force`: also when hosts are connected. @throws ControlError */
+  /** `force`: also when somebody uses it. @throws ControlError */
   async delete(name: VolumeName, force: boolean): Promise<OperationRecord> {
-    readyVolume(this.#options.catalog.view, name);
-    if (!force) await this.#refuseWhenInUse(name);
+    const { catalog, peers, letGoMs } = this.#options;
+    const { view } = catalog;
+    const known = readyVolume(view, name);
+    if (!force) await refuseWhileUsed(known, { view, peers, letGoMs });
     return this.#begin((draft) => {
       const volume = readyVolume(draft.view, name);
       const operation = this.#operation(draft, 'delete-volume', name, 'delete', {
@@ -187,28 +192,6 @@ export class VolumeRequests {
       { ...last, length: last.length + lastBytes },
       ...this.#segments(volume.sizeBytes + lastBytes, further),
     ];
-  }
-
-  /** Asks every gateway that is online. */
-  async #refuseWhenInUse(name: VolumeName): Promise<void> {
-    const { catalog, peers } = this.#options;
-    const online = [...catalog.view.gateways.values()].filter((gateway) =>
-      catalog.view.presence.has(`gateway/${gateway.name}`),
-    );
-    const using = await Promise.all(
-      online.map(async (gateway) => {
-        try {
-          const { connections } = await peers.gateway(gateway).hostsOf(name);
-          return connections === 0 ? [] : [`${connections} at gateway ${gateway.name}`];
-        } catch (error) {
-          if (!(error instanceof ControlError)) throw error;
-          const text = `hosts may be connected to volume ${name}, as ${error.message}: wait until it answers or is offline, or force it`;
-          throw new ControlError('unavailable', text, { cause: error });
-        }
-      }),
-    ).then((lists) => lists.flat());
-    if (using.length === 0) return;
-    throw new ControlError('in-use', `hosts are connected to volume ${name}: ${using.join(', ')}`);
   }
 }
 

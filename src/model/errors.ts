@@ -64,6 +64,7 @@ export class UsageError extends VolaryError {
 
 export type StoreErrorCode =
   | 'no-space' // disk full, quota
+  | 'locked' //   another program holds it for a while
   | 'io'; //      the medium failed, or the file system has gone read-only
 
 /** Something that is to be kept could not be, or not be had back. The store works on once its cause is gone. */

@@ -355,9 +355,9 @@ export class ClientHandshake {
     this.#over({ kind: 'ready', session, rest: this.#input.drain() });
   }
 
+  /** Without its name, which the caller knows, and which may be a secret (a capability in a URI). */
   #exportText(): string {
-    if (this.#goal.kind !== 'connect') return 'an export';
-    return this.#goal.exportName === '' ? 'a default export' : `the export ${quote(this.#goal.exportName)}`;
+    return this.#goal.kind === 'connect' && this.#goal.exportName === '' ? 'a default export' : 'that export';
   }
 
   /** Ends the session as a client must when nothing was breached: with ABORT. */

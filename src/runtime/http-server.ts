@@ -64,6 +64,10 @@ export function createHttpServer(options: HttpServerOptions) {
     },
     routerOptions: { maxParamLength: 1024 },
   }).withTypeProvider<ZodTypeProvider>();
+  // Not before: what keeps it from listening is told by `listen`.
+  server.server.once('listening', () =>
+    server.server.on('error', (error) => options.log.error({ error: error.message }, 'accepting failed')),
+  );
   server.setValidatorCompiler(validatorCompiler);
   server.setSerializerCompiler(serializerCompiler);
   server.setErrorHandler((error: FastifyError, _request, reply) => {

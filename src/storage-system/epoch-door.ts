@@ -56,10 +56,6 @@ export class EpochDoor implements Volume {
     return this.#sizeBytes;
   }
 
-  get isShut(): boolean {
-    return this.#isShut;
-  }
-
   /** The real volume has another size from now on. */
   resized(sizeBytes: number): void {
     this.#sizeBytes = sizeBytes;

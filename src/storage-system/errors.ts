@@ -4,6 +4,7 @@ import {
   ControlError,
   type ControlErrorCode,
   StoreError,
+  type StoreErrorCode,
   UsageError,
   type UsageErrorCode,
   VolumeError,
@@ -16,13 +17,19 @@ const USAGE: Partial<Record<UsageErrorCode, ControlErrorCode>> = {
   locked: 'unavailable',
 };
 
+const STORE: Record<StoreErrorCode, ControlErrorCode> = {
+  'no-space': 'no-space',
+  locked: 'unavailable',
+  io: 'failed',
+};
+
 /** `attempt` completes "cannot …". What is our own mistake is thrown on as it is. */
 export function controlErrorOf(error: unknown, attempt: string): ControlError {
   if (error instanceof ControlError) return error;
   const told = (code: ControlErrorCode, { message }: Error) =>
     new ControlError(code, `cannot ${attempt}: ${message}`, { cause: error });
   if (error instanceof UsageError) return told(USAGE[error.code] ?? 'failed', error);
-  if (error instanceof StoreError) return told(error.code === 'no-space' ? 'no-space' : 'failed', error);
+  if (error instanceof StoreError) return told(STORE[error.code], error);
   if (error instanceof VolumeError) {
     const full = error.code === 'no-space' || error.code === 'too-big';
     return told(full ? 'no-space' : 'failed', error);

@@ -9,7 +9,6 @@
  * (which answers and flushes), files, metadata, folder.
  */
 
-import { isIPv6 } from 'node:net';
 import type { StorageReport } from '../control-protocol/directory-api.ts';
 import { DirectoryClient } from '../control-protocol/directory-client.ts';
 import type { SiteName, StorageName } from '../control-protocol/names.ts';
@@ -17,6 +16,7 @@ import type { RealVolumeState } from '../control-protocol/storage-api.ts';
 import type { Log } from '../model/log.ts';
 import { formatListenUri } from '../model/nbd-uri.ts';
 import type { Service } from '../model/service.ts';
+import { formatHttpAddress, formatSocketAddress, type SocketAddress } from '../model/socket-address.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { createHttpServer } from '../runtime/http-server.ts';
 import { listenHttp, listenNbd } from '../runtime/listen.ts';
@@ -32,20 +32,15 @@ import { Registration } from './registration.ts';
 import { putInOrder, refuseLostMetadata, volumeFolder } from './start-check.ts';
 import { Usage } from './usage.ts';
 
-export interface Place {
-  readonly host: string;
-  readonly port: number;
-}
-
 export interface StorageSystemOptions {
   readonly name: StorageName;
   readonly site: SiteName;
   readonly dataFolder: string;
   /** NBD. Port 0 takes a free one, here and for the other two. */
-  readonly listen: Place;
+  readonly listen: SocketAddress;
   /** For other storage systems; only held yet. */
-  readonly peer: Place;
-  readonly manage: Place;
+  readonly peer: SocketAddress;
+  readonly manage: SocketAddress;
   readonly directoryUrl: string;
   /** Of all real volumes together; without it, what the file system has in all. */
   readonly capacityBytes?: number;
@@ -136,7 +131,7 @@ async function start(options: StorageSystemOptions, undo: Undo[]): Promise<Servi
   undo.push(() => registration?.stop());
   await registration.start();
   const { uri, manage } = places;
-  const peer = `${bracketed(places.peer.host)}:${places.peer.port}`;
+  const peer = formatSocketAddress(places.peer);
   log.info({ storage: name, uri, peer, manage, realVolumes: table.count }, 'storage system ready');
   return { document: { ready: true, uri, peer, manage }, sentence: `ready ${uri}` };
 }
@@ -152,9 +147,9 @@ interface Parts {
 
 /** As others are told. */
 interface Places {
-  readonly nbd: Place;
+  readonly nbd: SocketAddress;
   readonly uri: string;
-  readonly peer: Place;
+  readonly peer: SocketAddress;
   readonly manage: string;
 }
 
@@ -166,7 +161,7 @@ async function listen(
 ): Promise<Places> {
   const { options, table, realVolumes } = parts;
   const { advertise, log, manage, listen } = options;
-  const peer = new PeerEndpoint();
+  const peer = new PeerEndpoint(log);
   undo.push(() => peer.close());
   const http = createHttpServer({
     title: 'Volary storage system',
@@ -184,16 +179,12 @@ async function listen(
     nbd: nbdPlace,
     uri: formatListenUri(nbdPlace),
     peer: { host: advertise ?? options.peer.host, port: peerPort },
-    manage: `http://${bracketed(advertise ?? manage.host)}:${managePort}`,
+    manage: formatHttpAddress({ host: advertise ?? manage.host, port: managePort }),
   };
 }
 
 function portOf(uri: string): number {
   return Number(/:(\d+)$/.exec(uri)?.[1]);
-}
-
-function bracketed(host: string): string {
-  return isIPv6(host) ? `[${host}]` : host;
 }
 
 async function reportOf(parts: Parts, places: Places): Promise<StorageReport> {

@@ -13,7 +13,7 @@
  * All calls are synchronous, and wait for the disk: for metadata, which is small and seldom, never for data.
  */
 
-import { accessSync, constants, statSync } from 'node:fs';
+import { accessSync, closeSync, constants, openSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { assert, StoreError, UsageError } from '../model/errors.ts';
@@ -23,6 +23,7 @@ import { folderSpace } from './folder-space.ts';
 const BUSY_TIMEOUT_MS = 2000; // somebody may be looking at the file, or taking a copy of it
 const STATEMENTS_MAX = 200;
 const LOG_BYTES_KEPT = 4 * 1024 * 1024; // of the WAL, when a large transaction has made it longer
+const FILE_MODE = 0o600; // its log, and the log's index, get the same from SQLite
 const SPACE_NEEDED_BYTES = 64 * 1024; // less than this is a full disk: the WAL's index grows by half of it
 
 /** SQLite's primary result codes, the low byte of errcode; all others are our own mistakes. */
@@ -46,13 +47,17 @@ export interface MetadataStoreOptions {
 /** Integers come back as numbers; one beyond 2^53 - 1 throws when it is read. */
 export type MetadataValue = null | number | bigint | string | Uint8Array;
 
-/** Makes the file when missing, and brings it to the latest version. Throws UsageError or StoreError. */
+/**
+ * Makes the file when missing, and brings it to the latest version. Throws UsageError or StoreError. What the store does
+ * afterwards throws StoreError, and UsageError ('corrupt-metadata') only for a file that is damaged.
+ */
 export function openMetadataStore(path: string, options: MetadataStoreOptions): MetadataStore {
   const { applicationId, migrations } = options;
   assert(applicationId > 0 && applicationId === (applicationId | 0), 'an application id has 31 bits');
   refuseWhatIsNoDatabase(path);
   let database: DatabaseSync | undefined;
   try {
+    makeWhenMissing(path);
     // References are checked after each migration, not within it: a table that is made anew would lose its rows.
     database = new DatabaseSync(path, { timeout: BUSY_TIMEOUT_MS, enableForeignKeyConstraints: false });
     const version = checkedVersion(database, path, options);
@@ -143,7 +148,7 @@ export class MetadataStore {
     try {
       return operation();
     } catch (error) {
-      const failure = explained(error, this.#path);
+      const failure = passing(explained(error, this.#path));
       if (this.#inTransaction && failure !== error) this.#spoilt = failure;
       throw failure;
     }
@@ -163,6 +168,15 @@ function refuseWhatIsNoDatabase(path: string): void {
     // SQLite would take the file as new, and its log, with all that was committed, away.
     const log = statSync(`${path}-wal`, { throwIfNoEntry: false });
     if ((stats?.size ?? 0) === 0 && (log?.size ?? 0) > 0) throw damaged(path);
+  } catch (error) {
+    throw folderErrorOf(error, path);
+  }
+}
+
+/** For this user alone, which SQLite does not see to. An empty file is a new one. */
+function makeWhenMissing(path: string): void {
+  try {
+    closeSync(openSync(path, constants.O_RDWR | constants.O_CREAT, FILE_MODE));
   } catch (error) {
     throw folderErrorOf(error, path);
   }
@@ -241,6 +255,12 @@ function explained(cause: unknown, path: string): Error {
     default:
       return cause;
   }
+}
+
+/** A store that is in use meets another program's lock only while that lasts: it works on afterwards. */
+function passing(error: Error): Error {
+  if (!(error instanceof UsageError) || error.code !== 'locked') return error;
+  return new StoreError('locked', error.message, { cause: error.cause });
 }
 
 function full(path: string, cause: Error): StoreError {

@@ -119,8 +119,9 @@ export class StorageStandIn extends StandIn {
   /** What was asked, in order: `PUT rv-…`. */
   readonly asked: string[] = [];
   behaviour: (method: string, id: string) => Behaviour | Promise<Behaviour> = () => 'serve';
-  /** Real volumes that somebody uses. */
+  /** Real volumes that somebody uses; `connections` of each is what a view says. */
   readonly inUse = new Set<string>();
+  connections = 0;
 
   constructor(name: string, capacityBytes: number) {
     super();
@@ -193,7 +194,10 @@ export class StorageStandIn extends StandIn {
     if (now === undefined) return refusal('not-found', 404);
     const { accessKey: _, ...shown } = now;
     const file = `/srv/${this.name}/${id}.img`;
-    return { status: 200, document: { id, state: 'in-use', reason: null, ...shown, file, connections: 0 } };
+    return {
+      status: 200,
+      document: { id, state: 'in-use', reason: null, ...shown, file, connections: this.connections },
+    };
   }
 }
 

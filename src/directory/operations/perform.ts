@@ -31,7 +31,7 @@ export const RETRY_LIMITS: RetryLimits = {
 /** Of one step. */
 const EFFECTS_AT_ONCE = 16;
 
-export interface Performance {
+export interface PerformOptions {
   readonly view: CatalogView;
   readonly peers: Peers;
   readonly limits: RetryLimits;
@@ -40,16 +40,16 @@ export interface Performance {
 }
 
 /** In the order of the effects. When `signal` is aborted, they mean nothing. */
-export async function performAll(effects: readonly Effect[], performance: Performance): Promise<Outcome[]> {
+export async function performAll(effects: readonly Effect[], options: PerformOptions): Promise<Outcome[]> {
   const outcomes: Outcome[] = [];
   const givenUp = new AbortController();
-  const either = AbortSignal.any([performance.signal, givenUp.signal]);
+  const either = AbortSignal.any([options.signal, givenUp.signal]);
   let next = 0;
   const work = async (): Promise<void> => {
     for (let at = next++; at < effects.length; at = next++) {
       const effect = effects[at] as Effect;
-      const signal = effect.patience === 'limited' ? either : performance.signal;
-      const outcome = await perform(effect, performance, signal);
+      const signal = effect.patience === 'limited' ? either : options.signal;
+      const outcome = await perform(effect, options, signal);
       if (outcome.error !== undefined) givenUp.abort();
       outcomes[at] = outcome;
     }
@@ -58,9 +58,9 @@ export async function performAll(effects: readonly Effect[], performance: Perfor
   return outcomes;
 }
 
-async function perform(effect: Effect, performance: Performance, signal: AbortSignal): Promise<Outcome> {
-  const { limits, view, peers } = performance;
-  const startedMs = Date.now();
+async function perform(effect: Effect, options: PerformOptions, signal: AbortSignal): Promise<Outcome> {
+  const { limits, view, peers } = options;
+  const startedMs = performance.now();
   let force = effect.kind === 'delete' && effect.force;
   for (let backoffMs = limits.backoffMinMs; ; backoffMs = Math.min(2 * backoffMs, limits.backoffMaxMs)) {
     if (signal.aborted)
@@ -71,7 +71,7 @@ async function perform(effect: Effect, performance: Performance, signal: AbortSi
       return { effect, error: undefined, file: await attempt(effect, peers.storage(record), force) };
     } catch (error) {
       if (!(error instanceof ControlError)) throw error;
-      const elapsedMs = Date.now() - startedMs;
+      const elapsedMs = performance.now() - startedMs;
       if (effect.kind === 'delete' && error.code === 'in-use' && !force) {
         force = elapsedMs >= limits.letGoMs;
       } else if (!mayTryAgain(effect, error, elapsedMs, limits)) {

@@ -12,7 +12,7 @@ import type { Catalog } from '../catalog.ts';
 import type { Peers } from '../peers.ts';
 import { createVolume } from './create-volume.ts';
 import { deleteVolume } from './delete-volume.ts';
-import { type Performance, performAll, type RetryLimits } from './perform.ts';
+import { type PerformOptions, performAll, type RetryLimits } from './perform.ts';
 import { resizeVolume } from './resize-volume.ts';
 import type { Outcome, Workflow } from './workflow.ts';
 
@@ -60,14 +60,14 @@ export class OperationRunner {
   async #run(id: OperationId): Promise<void> {
     const { catalog, peers, limits } = this.#options;
     const { signal } = this.#stopped;
-    const performance: Performance = { view: catalog.view, peers, limits, signal };
+    const options: PerformOptions = { view: catalog.view, peers, limits, signal };
     for (;;) {
       const operation = catalog.view.operations.get(id);
       if (operation === undefined || operation.finishedAt !== null) return;
       const volume = catalog.view.volumes.get(operation.volume);
       assert(volume?.operation === id, `${id} is the operation of volume ${operation.volume}`);
       const effects = WORKFLOWS[operation.kind].effects({ operation, volume });
-      const outcomes = await performAll(effects, performance);
+      const outcomes = await performAll(effects, options);
       if (signal.aborted) return;
       await this.#write(operation, outcomes);
       if (signal.aborted) return;

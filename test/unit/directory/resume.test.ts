@@ -132,6 +132,7 @@ function guardedPeers(fuse: Fuse): Peers {
     storage: (record) => {
       const peer = httpPeers.storage(record);
       return {
+        realVolume: (id) => peer.realVolume(id),
         makeRealVolume: (id, body) => fuse.guard(() => peer.makeRealVolume(id, body)),
         changeRealVolume: (id, body) => fuse.guard(() => peer.changeRealVolume(id, body)),
         deleteRealVolume: (id, force) => fuse.guard(() => peer.deleteRealVolume(id, force)),

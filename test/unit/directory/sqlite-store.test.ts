@@ -1,9 +1,12 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';
 import { CompactedError } from '../../../src/directory/catalog-store.ts';
 import { SqliteStore } from '../../../src/directory/sqlite-store.ts';
+import { StoreError } from '../../../src/model/errors.ts';
 import { describeCatalogStore } from './catalog-store-contract.ts';
 
 function newFolder(): string {
@@ -53,4 +56,27 @@ test('2: what another process has committed before is forgotten', async () => {
     rmSync(folder, { recursive: true });
   });
   await expect(firstAfter(store, 0)).rejects.toThrow(CompactedError);
+});
+
+test('another program that holds the file for a while costs no lease, and no directory', async () => {
+  const folder = newFolder();
+  const path = join(folder, 'catalog.db');
+  const store = SqliteStore.open(path);
+  const other = new DatabaseSync(path);
+  onTestFinished(async () => {
+    other.close();
+    await store.close();
+    rmSync(folder, { recursive: true });
+  });
+  const lease = await store.grantLease(100);
+  await store.transaction({ compare: [], puts: [{ key: '/t/a', value: {}, lease }], deletes: [] });
+  other.exec('BEGIN IMMEDIATE');
+  const put = store.transaction({ compare: [], puts: [{ key: '/t/b', value: {} }], deletes: [] });
+  await expect(put).rejects.toThrow(StoreError);
+  await sleep(300); // the lease has ended: what goes wrong then is nobody's to catch
+  other.exec('ROLLBACK');
+  for await (const { changes } of store.watch(1, new AbortController().signal)) {
+    expect(changes).toEqual([{ key: '/t/a', value: null }]);
+    break;
+  }
 });

@@ -260,6 +260,42 @@ describe('delete', () => {
     expect(await lab.delete('v', true)).toMatchObject({ state: 'done' });
   });
 
+  test('is refused while somebody uses the real volumes that no gateway knows of, unless forced', async () => {
+    const { directory, ...lab } = await makeLab();
+    const storage = await lab.storage('a', 8 * MiB);
+    await lab.create('v', MiB);
+    storage.connections = 2; // of a gateway that cannot reach the directory, or by direct access
+    const refused = lab.delete('v');
+    await expect(refused).rejects.toMatchObject({ code: 'in-use' });
+    await expect(refused).rejects.toThrow(/2 at storage system a/);
+    expect(await directory.volume(V)).toMatchObject({ state: 'ready' });
+    expect(storage.asked.filter((line) => line.startsWith('DELETE'))).toEqual([]);
+    expect(await lab.delete('v', true)).toMatchObject({ state: 'done' });
+  });
+
+  test('waits for connections to real volumes that are about to end', async () => {
+    const { directory, ...lab } = await makeLab();
+    const storage = await lab.storage('a', 8 * MiB);
+    await lab.create('v', MiB);
+    storage.connections = 1;
+    storage.behaviour = (method) => {
+      if (method === 'GET' && storage.asked.length > 3) storage.connections = 0;
+      return 'serve';
+    };
+    expect(await lab.delete('v')).toMatchObject({ state: 'done' });
+    await expectNothingLeaked(directory, [storage]);
+  });
+
+  test('does not ask storage systems that are away', async () => {
+    const { directory, ...lab } = await makeLab({ leaseMs: 300 });
+    const storage = await lab.storage('a', 8 * MiB);
+    await lab.create('v', MiB);
+    storage.connections = 1;
+    await storage.stop();
+    await until(async () => (await directory.storageSystems())[0]?.state === 'offline');
+    expect(await lab.delete('v')).toMatchObject({ state: 'done' });
+  });
+
   test('waits a while for who uses the real volumes, then cuts them off', async () => {
     const { directory, ...lab } = await makeLab();
     const storage = await lab.storage('a', 8 * MiB);

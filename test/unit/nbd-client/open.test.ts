@@ -199,7 +199,7 @@ describe('what comes to nothing', () => {
     await expect(opening).rejects.toMatchObject({
       name: 'VolumeError',
       code: 'invalid',
-      message: expect.stringMatching(/127\.0\.0\.1:\d+.*does not have the export "nowhere"/),
+      message: expect.stringMatching(/127\.0\.0\.1:\d+, export "nowhere".*does not have that export/),
     });
   });
 

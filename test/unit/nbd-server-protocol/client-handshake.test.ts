@@ -136,6 +136,16 @@ const FULL = Buffer.concat([
   Buffer.from('a reply'),
 ]);
 
+test('the name of an export is not repeated in failures: it may be a secret', () => {
+  const NAME = 'disk@key';
+  for (const type of [OptionReply.errUnknown, OptionReply.errPolicy]) {
+    const machine = new ClientHandshake({ ...CONNECT, exportName: NAME });
+    driveClient(machine, [GREETING, ...BEFORE.go]);
+    const { last } = driveClient(machine, [reply(Option.go, type)]);
+    expect(last.kind === 'failed' && last.error.message).not.toContain(NAME);
+  }
+});
+
 describe('a whole handshake', () => {
   const whole = driveClient(new ClientHandshake(CONNECT), [FULL]);
 

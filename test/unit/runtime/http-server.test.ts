@@ -75,3 +75,10 @@ test('readiness has a reason, health has none, and metrics are Prometheus text',
   const openapi = (await (await fetch(`${url}/openapi.json`)).json()) as { paths: object };
   expect(Object.keys(openapi.paths)).toEqual(['/volumes/{name}']);
 });
+
+test('an accept that fails costs that connection, not the process', async () => {
+  const url = await serve();
+  for (let n = 0; n < 2; n++) running?.server.emit('error', new Error('accept ENFILE')); // as Node tells of it
+  const http = new HttpClient({ url, who: 'the test' });
+  expect(await http.call(Answer, 'GET', '/volumes/a')).toEqual({ name: 'a' });
+});

@@ -75,6 +75,12 @@ describe('rows', () => {
     );
   });
 
+  test('are for this user alone, whatever the folder allows: there are keys among them', () => {
+    const store = open();
+    store.run(INSERT, 'a', 1);
+    for (const file of [path, `${path}-wal`]) expect(statSync(file).mode & 0o077).toBe(0);
+  });
+
   test('more kinds of statements than are kept prepared', () => {
     const store = open();
     for (let round = 0; round < 2; round++) {
