@@ -17,7 +17,7 @@ export const RealVolumeState = z.enum([
   'unused', //            made, and no virtual volume's
   'in-use', //            part of a virtual volume
   'access-prohibited', // exists, and nobody may read or write it
-  'failed', //            its file is missing, too short, or failed a flush
+  'failed', //            its file is missing or too short, or failed a flush: then it is taken back by `failure: accepted` alone
 ]);
 export type RealVolumeState = z.infer<typeof RealVolumeState>;
 
@@ -35,6 +35,11 @@ export const ChangeRealVolume = z.object({
   epoch: Epoch.optional(),
   volume: VolumeName.nullable().optional(),
   access: z.enum(['allowed', 'prohibited']).optional(),
+  /**
+   * Takes back what has failed, if its file is whole: who asks for it knows that writes which had been answered, and not flushed,
+   * may be lost. `conflict` when its file cannot be used.
+   */
+  failure: z.literal('accepted').optional(),
 });
 export type ChangeRealVolume = z.infer<typeof ChangeRealVolume>;
 

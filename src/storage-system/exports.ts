@@ -74,7 +74,7 @@ function admit(realVolumes: RealVolumes, { realVolume: id, access }: RealVolumeE
   }
   switch (conditionOf(realVolume)) {
     case 'failed':
-      throw new ExportRefused('policy', `${id} has failed: ${failure}`);
+      throw new ExportRefused('policy', `${id} has failed: ${failure?.reason}`);
     case 'access-prohibited':
       throw new ExportRefused('policy', `access to ${id} is prohibited`);
     default:

@@ -3,7 +3,8 @@
  * that it has joined.
  *
  * Invariants
- * 1. Memory and the store hold the same: memory is changed after the store has been, durably, in the same turn.
+ * 1. Memory and the store hold the same: memory is changed after the store has been, durably, in the same turn. Failures alone
+ *    are known, too, when the store has failed as well, and kept as soon as it works again.
  * 2. A real volume exists when, and only when, it has a row. Its file is made before the row and removed after
  *    the row says that it is leaving; the row goes when the file has gone. So after a crash
  *      a file without a row    is what a making has left: without data, since nobody has ever used it
@@ -19,7 +20,13 @@ import {
   type MetadataStoreOptions,
   openMetadataStore,
 } from '../storage/metadata-store.ts';
-import { changed, type RealVolume, type RealVolumeEvent } from './real-volume.ts';
+import {
+  changed,
+  type Failure,
+  type FailureCause,
+  type RealVolume,
+  type RealVolumeEvent,
+} from './real-volume.ts';
 
 /** The n-th leads from version n - 1 to n; never changed, only added to. */
 const migrations = [
@@ -38,6 +45,12 @@ const migrations = [
      one INTEGER PRIMARY KEY CHECK (one = 1),
      id  TEXT NOT NULL
    ) STRICT;`,
+  // What had failed under somebody who used it could not be told from the rest, but by its reason.
+  `ALTER TABLE real_volumes ADD COLUMN failure_cause TEXT CHECK (failure_cause IN ('file-unusable', 'writes-lost'));
+   UPDATE real_volumes SET failure_cause = CASE
+     WHEN failure LIKE 'fdatasync failed%' OR failure LIKE 'the file %' THEN 'writes-lost'
+     ELSE 'file-unusable'
+   END WHERE failure IS NOT NULL;`,
 ];
 
 const STORE: MetadataStoreOptions = { applicationId: 0x564c5353, migrations }; // "VLSS"
@@ -50,15 +63,19 @@ interface Row {
   readonly access_key: string;
   readonly access: string;
   readonly failure: string | null;
+  readonly failure_cause: string | null;
   readonly is_leaving: number;
   readonly created_at: string;
 }
 
-const COLUMNS = 'size_bytes, volume, epoch, access_key, access, failure, is_leaving, created_at';
+const COLUMNS =
+  'size_bytes, volume, epoch, access_key, access, failure, failure_cause, is_leaving, created_at';
 
 export class RealVolumeTable {
   readonly #store: MetadataStore;
   readonly #realVolumes = new Map<RealVolumeId, RealVolume>();
+  /** Those whose failure is in memory alone. */
+  readonly #unkept = new Set<RealVolumeId>();
   #clusterId: string | undefined;
   #provisionedBytes = 0;
 
@@ -95,7 +112,7 @@ export class RealVolumeTable {
   add(realVolume: RealVolume): void {
     assert(!this.#realVolumes.has(realVolume.id), `${realVolume.id} is there already`);
     this.#store.run(
-      `INSERT INTO real_volumes (${COLUMNS}, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      `INSERT INTO real_volumes (${COLUMNS}, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       ...valuesOf(realVolume),
       realVolume.id,
     );
@@ -110,24 +127,30 @@ export class RealVolumeTable {
   change(id: RealVolumeId, events: readonly RealVolumeEvent[]): RealVolume {
     const before = this.#known(id);
     const after = events.reduce(changed, before);
-    if (isSame(before, after)) return before;
+    if (isSame(before, after) && !this.#unkept.has(id)) return before;
     const parts = COLUMNS.split(', ').map((column) => `${column} = ?`);
     const sql = `UPDATE real_volumes SET ${parts.join(', ')} WHERE id = ?`;
     const rows = this.#store.run(sql, ...valuesOf(after), id);
     assert(rows === 1, `${id} has a row`);
+    this.#unkept.delete(id);
     this.#keep(before, after);
     return after;
   }
 
-  /**
-   * A failure that could not be kept, because the store has failed as well: known at least until the process ends. The next
-   * start looks at the file again.
-   */
-  rememberFailure(id: RealVolumeId, reason: string): RealVolume {
+  /** A failure that could not be kept, because the store has failed as well: known until the process ends, or `keepFailures`. */
+  rememberFailure(id: RealVolumeId, failure: Failure): RealVolume {
     const before = this.#known(id);
-    const after = changed(before, { kind: 'failed', reason });
+    const after = changed(before, { kind: 'failed', ...failure });
+    this.#unkept.add(id);
     this.#keep(before, after);
     return after;
+  }
+
+  /** Makes failures durable that could not be kept before. @returns which are now. @throws StoreError */
+  keepFailures(): RealVolumeId[] {
+    const unkept = [...this.#unkept];
+    for (const id of unkept) this.change(id, []);
+    return unkept;
   }
 
   /** The row of a real volume whose file has gone. */
@@ -136,6 +159,7 @@ export class RealVolumeTable {
     assert(before.isLeaving, `${id} is leaving`);
     this.#store.run('DELETE FROM real_volumes WHERE id = ?', id);
     this.#realVolumes.delete(id);
+    this.#unkept.delete(id);
     this.#provisionedBytes -= before.sizeBytes;
   }
 
@@ -170,7 +194,8 @@ export class RealVolumeTable {
 /** In the order of COLUMNS. */
 function valuesOf(realVolume: RealVolume): (string | number | null)[] {
   const { sizeBytes, volume, epoch, accessKey, access, failure, isLeaving, createdAt } = realVolume;
-  return [sizeBytes, volume, epoch, accessKey, access, failure, isLeaving ? 1 : 0, createdAt];
+  const { reason = null, cause = null } = failure ?? {};
+  return [sizeBytes, volume, epoch, accessKey, access, reason, cause, isLeaving ? 1 : 0, createdAt];
 }
 
 function isSame(a: RealVolume, b: RealVolume): boolean {
@@ -187,8 +212,13 @@ function fromRow(row: Row): RealVolume {
     epoch: row.epoch as Epoch,
     accessKey: row.access_key as AccessKey,
     access: row.access === 'prohibited' ? 'prohibited' : 'allowed',
-    failure: row.failure,
+    failure: row.failure === null ? null : { cause: causeOf(row.failure_cause), reason: row.failure },
     isLeaving: row.is_leaving === 1,
     createdAt: row.created_at,
   };
+}
+
+/** The rest is what has to be accepted: rather that than a volume that comes back by itself. */
+function causeOf(cause: string | null): FailureCause {
+  return cause === 'file-unusable' ? cause : 'writes-lost';
 }

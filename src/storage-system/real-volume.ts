@@ -4,20 +4,33 @@
  *   unused             made, and no virtual volume's
  *   in-use             part of a virtual volume
  *   access-prohibited  nobody may read or write it; remembers whose it is
- *   failed             its file is missing, too short, or failed a flush; remembers the rest
+ *   failed             its file is missing or too short, or it may have lost what was written; remembers the rest
  *   leaving            being deleted: nobody knows it any more, only its file may still be there
  *
  * Invariants
  * 1. What happens in which state is in `transitions`, for every state and every event; `changed` is the only way from one
  *    record to the next, and asserts that it ends in a state that the table says.
  * 2. An epoch only becomes larger, in every state, `failed` included: who was cut off stays cut off.
- * 3. The first reason of a failure is kept. `found-whole` alone ends one: it comes when the storage system starts and finds
- *    the file there in full length. So what has failed is used again after somebody has looked at it and started anew.
+ * 3. The first reason of a failure is kept, and the worse cause. A file that cannot be used is no failure any more when it is
+ *    `found-whole`, at a start. What may have lost writes that were answered stays failed, over any number of starts, until
+ *    somebody says that he knows (`accepted`): else another user's flush would succeed for writes that are lost (N3).
  */
 
 import type { AccessKey, Epoch, RealVolumeId, VolumeName } from '../control-protocol/names.ts';
 import type { RealVolumeState } from '../control-protocol/storage-api.ts';
 import { assert, ControlError } from '../model/errors.ts';
+
+/**
+ * `file-unusable`: found when it was looked at, before anybody used it. `writes-lost`: a flush failed, or the file became unusable
+ * under somebody who used it: writes that had been answered, and not flushed, may be lost, and nobody can tell which.
+ */
+export type FailureCause = 'file-unusable' | 'writes-lost';
+
+export interface Failure {
+  readonly cause: FailureCause;
+  /** As a sentence. */
+  readonly reason: string;
+}
 
 export interface RealVolume {
   readonly id: RealVolumeId;
@@ -27,8 +40,7 @@ export interface RealVolume {
   readonly epoch: Epoch;
   readonly accessKey: AccessKey;
   readonly access: 'allowed' | 'prohibited';
-  /** Why it has failed, as a sentence. */
-  readonly failure: string | null;
+  readonly failure: Failure | null;
   readonly isLeaving: boolean;
   readonly createdAt: string;
 }
@@ -42,15 +54,16 @@ export type RealVolumeEvent =
   | { readonly kind: 'allowed' }
   | { readonly kind: 'epoch-raised'; readonly epoch: Epoch }
   | { readonly kind: 'resized'; readonly sizeBytes: number }
-  | { readonly kind: 'failed'; readonly reason: string }
+  | ({ readonly kind: 'failed' } & Failure)
   | { readonly kind: 'found-whole' }
+  | { readonly kind: 'accepted' }
   | { readonly kind: 'removal-begun' };
 
 /** The states in which an event may end, or why it is refused. */
 type Outcome = readonly Condition[] | string;
 
 const leaving = 'it is being deleted';
-const failed = 'it has failed: put its file in order and start the storage system again, or delete it';
+const failed = 'it has failed: take it back with "volary volume repair", or delete it';
 const known: readonly Condition[] = ['unused', 'in-use', 'access-prohibited'];
 
 export const transitions: Record<Condition, Record<RealVolumeEvent['kind'], Outcome>> = {
@@ -63,6 +76,7 @@ export const transitions: Record<Condition, Record<RealVolumeEvent['kind'], Outc
     resized: ['unused'],
     failed: ['failed'],
     'found-whole': ['unused'],
+    accepted: ['unused'],
     'removal-begun': ['leaving'],
   },
   'in-use': {
@@ -74,6 +88,7 @@ export const transitions: Record<Condition, Record<RealVolumeEvent['kind'], Outc
     resized: ['in-use'],
     failed: ['failed'],
     'found-whole': ['in-use'],
+    accepted: ['in-use'],
     'removal-begun': ['leaving'],
   },
   'access-prohibited': {
@@ -85,6 +100,7 @@ export const transitions: Record<Condition, Record<RealVolumeEvent['kind'], Outc
     resized: ['access-prohibited'],
     failed: ['failed'],
     'found-whole': ['access-prohibited'],
+    accepted: ['access-prohibited'],
     'removal-begun': ['leaving'],
   },
   failed: {
@@ -95,7 +111,8 @@ export const transitions: Record<Condition, Record<RealVolumeEvent['kind'], Outc
     'epoch-raised': ['failed'],
     resized: failed,
     failed: ['failed'],
-    'found-whole': known,
+    'found-whole': ['failed', ...known],
+    accepted: known,
     'removal-begun': ['leaving'],
   },
   leaving: {
@@ -107,6 +124,7 @@ export const transitions: Record<Condition, Record<RealVolumeEvent['kind'], Outc
     resized: leaving,
     failed: ['leaving'],
     'found-whole': ['leaving'],
+    accepted: leaving,
     'removal-begun': ['leaving'],
   },
 };
@@ -153,10 +171,18 @@ function effectOf(before: RealVolume, event: RealVolumeEvent): RealVolume {
     case 'resized':
       return { ...before, sizeBytes: event.sizeBytes };
     case 'failed':
-      return before.failure === null ? { ...before, failure: event.reason } : before;
+      return withFailure(before, event);
     case 'found-whole':
+      return before.failure?.cause === 'file-unusable' ? { ...before, failure: null } : before;
+    case 'accepted':
       return { ...before, failure: null };
     case 'removal-begun':
       return { ...before, isLeaving: true };
   }
+}
+
+function withFailure(before: RealVolume, { cause, reason }: Failure): RealVolume {
+  if (before.failure === null) return { ...before, failure: { cause, reason } };
+  const isWorse = cause === 'writes-lost' && before.failure.cause !== cause;
+  return isWorse ? { ...before, failure: { ...before.failure, cause } } : before;
 }

@@ -24,8 +24,9 @@ import type { SparseFile } from '../storage/sparse-file.ts';
 import { type Connections, Doors } from './doors.ts';
 import type { EpochDoor } from './epoch-door.ts';
 import { controlErrorOf, mayPass } from './errors.ts';
+import { checkFile, tooShort } from './file-check.ts';
 import { type HeldFile, OpenVolumes } from './open-volumes.ts';
-import { changed, conditionOf, type RealVolume, type RealVolumeEvent } from './real-volume.ts';
+import { changed, conditionOf, type Failure, type RealVolume, type RealVolumeEvent } from './real-volume.ts';
 import type { RealVolumeTable } from './real-volume-table.ts';
 import { Turns } from './turns.ts';
 
@@ -38,8 +39,8 @@ export interface RealVolumesOptions {
   /** How many files without users stay open. */
   readonly idleMax: number;
   readonly log: Log;
-  /** A real volume has failed: `failed` says which have. */
-  readonly onFailed: () => void;
+  /** A real volume has failed, or has been taken back: `failed` says which have. */
+  readonly onFailures: () => void;
 }
 
 /** A way to a real volume, and its file, which is to be told of users. */
@@ -89,7 +90,7 @@ export class RealVolumes {
     const found: { realVolume: RealVolumeId; reason: string }[] = [];
     for (const realVolume of this.#table.all()) {
       const { id, failure } = realVolume;
-      if (failure !== null && isThere(realVolume)) found.push({ realVolume: id, reason: failure });
+      if (failure !== null && isThere(realVolume)) found.push({ realVolume: id, reason: failure.reason });
     }
     return found;
   }
@@ -151,6 +152,7 @@ export class RealVolumes {
   /** @throws ControlError */
   change(id: RealVolumeId, wanted: ChangeRealVolume): Promise<RealVolumeView> {
     return this.#inTurn(id, `change real volume ${id}`, async () => {
+      if (wanted.failure === 'accepted') await this.#takeBack(id);
       const before = this.#there(id);
       const { sizeBytes } = wanted;
       // What will be refused is refused before anything has been done.
@@ -182,6 +184,17 @@ export class RealVolumes {
       this.files.forget(id);
       this.#log.info({ realVolume: id, from: 'leaving', to: null }, 'real volume deleted');
     });
+  }
+
+  /** Tries again what could not be kept of failures. Never fails. */
+  keepFailures(): void {
+    try {
+      const kept = this.#table.keepFailures();
+      if (kept.length > 0) this.#log.info({ realVolumes: kept }, 'failures are kept now');
+    } catch (error) {
+      if (!(error instanceof VolaryError)) throw error;
+      this.#log.debug({ error: error.message }, 'failures cannot be kept yet'); // that they are not is in the log
+    }
   }
 
   /** Takes nothing new, waits for what is under way, and cuts off who came through shut doors. */
@@ -276,6 +289,21 @@ export class RealVolumes {
     await file.resize(sizeBytes);
   }
 
+  /** Ends a failure. Nothing of the file that has failed is used on: it is opened again. */
+  async #takeBack(id: RealVolumeId): Promise<void> {
+    const { failure, sizeBytes } = this.#there(id);
+    if (failure === null) return;
+    await this.#doors.shutAll(id);
+    await this.files.file(id).close(true);
+    const { trouble } = await checkFile(this.#options.fileOf(id), sizeBytes);
+    if (trouble !== undefined) {
+      throw new ControlError('conflict', `real volume ${id} cannot be taken back: ${trouble}`);
+    }
+    const before = this.#there(id);
+    this.#told(before, this.#table.change(id, [{ kind: 'accepted' }]), `taken back after: ${failure.reason}`);
+    this.#options.onFailures();
+  }
+
   #sizeChanged(id: RealVolumeId, sizeBytes: number): void {
     const before = this.#there(id).sizeBytes;
     this.#table.change(id, [{ kind: 'resized', sizeBytes }]);
@@ -291,11 +319,11 @@ export class RealVolumes {
     let file: SparseFile;
     try {
       file = await openSparseFile(this.#options.fileOf(id), {
-        onFailed: (reason) => this.fail(id, reason),
+        onFailed: (reason) => this.#fail(id, { cause: 'writes-lost', reason }),
       });
     } catch (error) {
       if (!(error instanceof UsageError)) throw error;
-      if (!mayPass(error)) this.fail(id, error.message);
+      if (!mayPass(error)) this.#fail(id, { cause: 'file-unusable', reason: error.message });
       throw new VolumeError('io', `cannot open the file of real volume ${id}: ${error.message}`, {
         cause: error,
       });
@@ -314,24 +342,27 @@ export class RealVolumes {
     if (file.sizeBytes > sizeBytes) await file.resize(sizeBytes);
     if (file.sizeBytes === sizeBytes) return;
     const reason = tooShort(file.sizeBytes, sizeBytes);
-    this.fail(id, reason);
+    this.#fail(id, { cause: 'file-unusable', reason });
     throw new VolumeError('failed', `real volume ${id} has failed: ${reason}`);
   }
 
-  /** The real volume cannot be used any more. */
-  fail(id: RealVolumeId, reason: string): void {
+  /** The real volume cannot be used any more; that is durable when this returns, if it can be. */
+  #fail(id: RealVolumeId, failure: Failure): void {
     const before = this.get(id);
-    if (before === undefined || before.failure !== null) return;
+    if (before === undefined) return;
     let after: RealVolume;
     try {
-      after = this.#table.change(id, [{ kind: 'failed', reason }]);
+      after = this.#table.change(id, [{ kind: 'failed', ...failure }]);
     } catch (error) {
       if (!(error instanceof VolaryError)) throw error;
-      this.#log.error({ realVolume: id, error: error.message }, 'a failure could not be kept');
-      after = this.#table.rememberFailure(id, reason);
+      this.#log.error(
+        { realVolume: id, error: error.message, cause: failure.reason },
+        'a failure could not be kept: it is tried again, and lost if the process ends before',
+      );
+      after = this.#table.rememberFailure(id, failure);
     }
-    this.#told(before, after, reason);
-    this.#options.onFailed();
+    this.#told(before, after, failure.reason);
+    this.#options.onFailures();
     const file = this.files.file(id);
     void this.#doors.shutAll(id).then(() => file.close(true));
   }
@@ -345,7 +376,8 @@ export class RealVolumes {
   }
 
   #viewOf(realVolume: RealVolume): RealVolumeView {
-    const { id, failure: reason, sizeBytes, volume, epoch } = realVolume;
+    const { id, failure, sizeBytes, volume, epoch } = realVolume;
+    const reason = failure?.reason ?? null;
     const state = conditionOf(realVolume);
     assert(state !== 'leaving', 'what is leaving is not shown');
     const file = this.#options.fileOf(id);
@@ -360,10 +392,6 @@ export class RealVolumes {
     const log = to === 'failed' ? this.#log.error : this.#log.info;
     log.call(this.#log, { realVolume: id, from, to, cause, volume, epoch }, 'real volume changed');
   }
-}
-
-export function tooShort(actualBytes: number, sizeBytes: number): string {
-  return `its file ends at ${actualBytes} of ${sizeBytes} bytes: something has cut it short`;
 }
 
 function isThere(realVolume: RealVolume): boolean {

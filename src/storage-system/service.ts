@@ -108,9 +108,10 @@ async function start(options: StorageSystemOptions, undo: Undo[]): Promise<Servi
       of: (volume) => nbd.connectionsOf(volume),
       cut: (volume, reason) => nbd.disconnect(volume, reason),
     },
-    onFailed: () => registration?.changed(),
+    onFailures: () => registration?.changed(),
   });
   const nbd = new NbdServer({ exports: exportsOf(realVolumes), log });
+  undo.push(() => realVolumes.keepFailures());
   undo.push(() => realVolumes.files.closeAll());
   undo.push(() => nbd.stop());
   undo.push(() => realVolumes.stop());
@@ -189,6 +190,7 @@ function portOf(uri: string): number {
 
 async function reportOf(parts: Parts, places: Places): Promise<StorageReport> {
   const { options, data, table, realVolumes, usage, capacityBytes } = parts;
+  realVolumes.keepFailures();
   return {
     ...{ site: options.site, id: data.id, folder: data.path, capacityBytes },
     ...{ nbd: places.nbd, peer: places.peer, manage: places.manage },

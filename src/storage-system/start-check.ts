@@ -5,9 +5,9 @@
  * Invariants
  * 1. No data is removed but that of real volumes whose deletion had begun. A file without a row goes only when nothing has
  *    ever been written to it; any other is left, and named in the log: the metadata may come from an old backup.
- * 2. A real volume is `failed` afterwards exactly when its file is missing, too short, or cannot be used. So a volume that had
- *    failed comes back by itself, when its file is whole: a start is what an administrator does after a repair. (What
- *    had been written, and not flushed, before a flush failed may be lost; its host was told so then.)
+ * 2. A real volume is `failed` afterwards when its file is missing, too short, or cannot be used; one that had failed for no other
+ *    reason comes back by itself when its file is whole: a start is what an administrator does after that. One that may have
+ *    lost writes stays failed: a supervisor starts a storage system without having looked at anything (N3).
  * 3. Trouble with one real volume does not keep the others from being served.
  */
 
@@ -16,11 +16,10 @@ import { UsageError, VolaryError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import { listFiles, prepareFolder, removeFile } from '../storage/folder-space.ts';
 import { Gate } from '../storage/gate.ts';
-import { openSparseFile } from '../storage/open-sparse-file.ts';
 import { lookAtRawFile } from '../storage/raw-file.ts';
+import { checkFile } from './file-check.ts';
 import { conditionOf, type RealVolume, type RealVolumeEvent } from './real-volume.ts';
 import type { RealVolumeTable } from './real-volume-table.ts';
-import { tooShort } from './real-volumes.ts';
 
 /** As many as the thread pool has threads: one more would only wait there. */
 const AT_ONCE = 64;
@@ -121,40 +120,10 @@ async function check(
   { id, sizeBytes }: RealVolume,
   log: Log,
 ): Promise<number> {
-  const path = folder.fileOf(id);
-  const look = await lookAtRawFile(path);
-  if (look.kind !== 'usable') {
-    noteEvent(
-      table,
-      id,
-      { kind: 'failed', reason: look.kind === 'missing' ? 'its file is missing' : look.reason },
-      log,
-    );
-    return 0;
-  }
-  if (look.sizeBytes < sizeBytes) {
-    noteEvent(table, id, { kind: 'failed', reason: tooShort(look.sizeBytes, sizeBytes) }, log);
-    return look.allocatedBytes;
-  }
-  try {
-    if (look.sizeBytes > sizeBytes) await shorten(path, sizeBytes);
-    noteEvent(table, id, { kind: 'found-whole' }, log);
-  } catch (error) {
-    if (!(error instanceof VolaryError)) throw error;
-    noteEvent(table, id, { kind: 'failed', reason: error.message }, log);
-  }
-  return look.allocatedBytes;
-}
-
-/** What lies behind the end has been left by an interrupted resize, and was never part of the volume, or not any more. */
-async function shorten(path: string, sizeBytes: number): Promise<void> {
-  const file = await openSparseFile(path);
-  try {
-    await file.resize(sizeBytes);
-    await file.flush();
-  } finally {
-    await file.close();
-  }
+  const { allocatedBytes, trouble } = await checkFile(folder.fileOf(id), sizeBytes);
+  if (trouble === undefined) noteEvent(table, id, { kind: 'found-whole' }, log);
+  else noteEvent(table, id, { kind: 'failed', cause: 'file-unusable', reason: trouble }, log);
+  return allocatedBytes;
 }
 
 function noteEvent(table: RealVolumeTable, id: RealVolumeId, event: RealVolumeEvent, log: Log): void {
@@ -166,10 +135,11 @@ function noteEvent(table: RealVolumeTable, id: RealVolumeId, event: RealVolumeEv
   } catch (error) {
     if (!(error instanceof VolaryError)) throw error;
     log.error({ realVolume: id, error: error.message }, 'the state of a real volume could not be kept');
-    if (event.kind === 'failed') after = table.rememberFailure(id, event.reason);
+    if (event.kind === 'failed') after = table.rememberFailure(id, event);
   }
   const [from, to] = [conditionOf(before), conditionOf(after)];
-  const fields = { realVolume: id, from, to, cause: after.failure ?? 'its file is whole' };
-  if (to === 'failed') log.error(fields, 'real volume has failed');
+  const fields = { realVolume: id, from, to, cause: after.failure?.reason ?? 'its file is whole' };
+  if (to === 'failed')
+    log.error(fields, from === to ? 'real volume is failed still' : 'real volume has failed');
   else if (from !== to) log.info(fields, 'real volume is usable again');
 }

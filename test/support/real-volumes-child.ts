@@ -22,7 +22,7 @@ const realVolumes = new RealVolumes({
   connections: { of: () => 0, cut: async () => undefined },
   idleMax: 8,
   log: silentLog,
-  onFailed: () => undefined,
+  onFailures: () => undefined,
 });
 
 const change = (wanted: ChangeRealVolume) => () => realVolumes.change(id, wanted);

@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { VolumeName } from '../../../src/control-protocol/names.ts';
 import { StoreError } from '../../../src/model/errors.ts';
-import type { RealVolume } from '../../../src/storage-system/real-volume.ts';
+import { openMetadataStore } from '../../../src/storage/metadata-store.ts';
+import type { Failure, RealVolume } from '../../../src/storage-system/real-volume.ts';
 import { RealVolumeTable } from '../../../src/storage-system/real-volume-table.ts';
 import { mountTmpfs } from '../../support/disk.ts';
 import { CLUSTER, epochOf, idOf, KEY } from '../../support/storage-system.ts';
@@ -34,7 +35,12 @@ function reopened(table: RealVolumeTable): RealVolumeTable {
 test('S4: rows come back as they were, changed or not, with what they take', () => {
   let table = new RealVolumeTable(folder.file('meta.db'));
   table.add(recordOf(1));
-  table.add({ ...recordOf(2), volume: null, access: 'prohibited', failure: 'why' });
+  table.add({
+    ...recordOf(2),
+    volume: null,
+    access: 'prohibited',
+    failure: { cause: 'writes-lost', reason: 'why' },
+  });
   table.add(recordOf(3));
   table.change(idOf(3), [
     { kind: 'epoch-raised', epoch: epochOf(9) },
@@ -86,7 +92,7 @@ test('the cluster is joined once, for good', () => {
   table.close();
 });
 
-test('S5: on a full disk a row is there or not, in memory as in the store; a failure is known all the same', async () => {
+test('S5: on a full disk a row is there or not, in memory as in the store; a failure is known all the same, and kept later', async () => {
   const mount = await mountTmpfs('size=256k');
   try {
     const path = `${mount.path}/meta.db`;
@@ -99,14 +105,46 @@ test('S5: on a full disk a row is there or not, in memory as in the store; a fai
     expect(added).toBeGreaterThan(0);
     expect(table.count).toBe(added);
     expect(table.get(idOf(added + 1))).toBeUndefined();
-    expect(table.rememberFailure(idOf(1), 'the disk is full').failure).toBe('the disk is full');
+    const failure: Failure = { cause: 'writes-lost', reason: 'the disk is full' };
+    expect(table.rememberFailure(idOf(1), failure)).toMatchObject({ failure });
+    expect(() => table.keepFailures()).toThrow(StoreError);
     await mount.remount('size=8m');
+    expect(table.keepFailures()).toEqual([idOf(1)]);
+    expect(table.keepFailures()).toEqual([]);
     table.close();
     const again = new RealVolumeTable(path);
     expect(again.count).toBe(added);
-    expect(again.get(idOf(1))?.failure).toBeNull();
+    expect(again.get(idOf(1))?.failure).toEqual(failure);
     again.close();
   } finally {
     await mount.remove();
   }
+});
+
+test('N3: what had failed before causes were kept: a failed flush does not become whole by a later version', () => {
+  const first = `CREATE TABLE real_volumes (
+     id TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, volume TEXT, epoch INTEGER NOT NULL, access_key TEXT NOT NULL,
+     access TEXT NOT NULL, failure TEXT, is_leaving INTEGER NOT NULL, created_at TEXT NOT NULL
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE cluster (one INTEGER PRIMARY KEY, id TEXT NOT NULL) STRICT;`;
+  const old = openMetadataStore(folder.file('meta.db'), { applicationId: 0x564c5353, migrations: [first] });
+  const reasons = [
+    'fdatasync failed: EIO: i/o error, fdatasync',
+    'the file has been removed: what is written to it is lost when the server ends',
+    'its file is missing',
+    null,
+  ];
+  for (const [n, reason] of reasons.entries()) {
+    const values = [idOf(n), KEY, reason];
+    old.run(`INSERT INTO real_volumes VALUES (?, 4096, NULL, 1, ?, 'allowed', ?, 0, '2026')`, ...values);
+  }
+  old.close();
+  const table = new RealVolumeTable(folder.file('meta.db'));
+  expect([...table.all()].map(({ failure }) => failure)).toEqual([
+    { cause: 'writes-lost', reason: reasons[0] },
+    { cause: 'writes-lost', reason: reasons[1] },
+    { cause: 'file-unusable', reason: reasons[2] },
+    null,
+  ]);
+  table.close();
 });

@@ -7,6 +7,7 @@ import {
   type Condition,
   changed,
   conditionOf,
+  type Failure,
   type RealVolume,
   type RealVolumeEvent,
   transitions,
@@ -21,6 +22,9 @@ const whole: RealVolume = {
   ...{ access: 'allowed', failure: null, isLeaving: false, createdAt: '2026-11-21T00:00:00.000Z' },
 };
 
+const missing: Failure = { cause: 'file-unusable', reason: 'its file is missing' };
+const lost: Failure = { cause: 'writes-lost', reason: 'a flush failed' };
+
 /** Records of each state; several where a state remembers what it came from. */
 const records: Record<Condition, readonly RealVolume[]> = {
   unused: [{ ...whole, volume: null }],
@@ -30,13 +34,14 @@ const records: Record<Condition, readonly RealVolume[]> = {
     { ...whole, access: 'prohibited', volume: null },
   ],
   failed: [
-    { ...whole, failure: 'its file is missing' },
-    { ...whole, failure: 'its file is missing', access: 'prohibited' },
-    { ...whole, failure: 'its file is missing', volume: null },
+    { ...whole, failure: missing },
+    { ...whole, failure: missing, access: 'prohibited' },
+    { ...whole, failure: missing, volume: null },
+    { ...whole, failure: lost },
   ],
   leaving: [
     { ...whole, isLeaving: true },
-    { ...whole, isLeaving: true, failure: 'its file is missing' },
+    { ...whole, isLeaving: true, failure: missing },
   ],
 };
 
@@ -47,8 +52,9 @@ const events: { [Kind in RealVolumeEvent['kind']]: RealVolumeEvent & { kind: Kin
   allowed: { kind: 'allowed' },
   'epoch-raised': { kind: 'epoch-raised', epoch: epochOf(4) },
   resized: { kind: 'resized', sizeBytes: 8192 },
-  failed: { kind: 'failed', reason: 'a flush failed' },
+  failed: { kind: 'failed', cause: 'writes-lost', reason: 'a flush failed' },
   'found-whole': { kind: 'found-whole' },
+  accepted: { kind: 'accepted' },
   'removal-begun': { kind: 'removal-begun' },
 };
 
@@ -63,6 +69,7 @@ const expected: Record<Condition, Record<RealVolumeEvent['kind'], readonly Condi
     resized: ['unused'],
     failed: ['failed'],
     'found-whole': ['unused'],
+    accepted: ['unused'],
     'removal-begun': ['leaving'],
   },
   'in-use': {
@@ -74,6 +81,7 @@ const expected: Record<Condition, Record<RealVolumeEvent['kind'], readonly Condi
     resized: ['in-use'],
     failed: ['failed'],
     'found-whole': ['in-use'],
+    accepted: ['in-use'],
     'removal-begun': ['leaving'],
   },
   'access-prohibited': {
@@ -85,18 +93,20 @@ const expected: Record<Condition, Record<RealVolumeEvent['kind'], readonly Condi
     resized: ['access-prohibited', 'access-prohibited'],
     failed: ['failed', 'failed'],
     'found-whole': ['access-prohibited', 'access-prohibited'],
+    accepted: ['access-prohibited', 'access-prohibited'],
     'removal-begun': ['leaving', 'leaving'],
   },
   failed: {
     given: 'refused',
-    released: ['failed', 'failed', 'failed'],
-    prohibited: ['failed', 'failed', 'failed'],
-    allowed: ['failed', 'failed', 'failed'],
-    'epoch-raised': ['failed', 'failed', 'failed'],
+    released: ['failed', 'failed', 'failed', 'failed'],
+    prohibited: ['failed', 'failed', 'failed', 'failed'],
+    allowed: ['failed', 'failed', 'failed', 'failed'],
+    'epoch-raised': ['failed', 'failed', 'failed', 'failed'],
     resized: 'refused',
-    failed: ['failed', 'failed', 'failed'],
-    'found-whole': ['in-use', 'access-prohibited', 'unused'],
-    'removal-begun': ['leaving', 'leaving', 'leaving'],
+    failed: ['failed', 'failed', 'failed', 'failed'],
+    'found-whole': ['in-use', 'access-prohibited', 'unused', 'failed'],
+    accepted: ['in-use', 'access-prohibited', 'unused', 'in-use'],
+    'removal-begun': ['leaving', 'leaving', 'leaving', 'leaving'],
   },
   leaving: {
     given: 'refused',
@@ -107,6 +117,7 @@ const expected: Record<Condition, Record<RealVolumeEvent['kind'], readonly Condi
     resized: 'refused',
     failed: ['leaving', 'leaving'],
     'found-whole': ['leaving', 'leaving'],
+    accepted: 'refused',
     'removal-begun': ['leaving', 'leaving'],
   },
 };
@@ -144,7 +155,10 @@ test('S3: what belongs to a volume is not given to another before it has been re
   expect(changed(changed(whole, { kind: 'released' }), { kind: 'given', volume: other }).volume).toBe(other);
 });
 
-test('S3: the first reason of a failure is kept', () => {
-  const once = changed(whole, { kind: 'failed', reason: 'first' });
-  expect(changed(once, { kind: 'failed', reason: 'second' }).failure).toBe('first');
+test('S3, N3: the first reason of a failure is kept, and the worse cause', () => {
+  const once = changed(whole, { kind: 'failed', ...missing });
+  expect(changed(once, { kind: 'failed', cause: 'file-unusable', reason: 'second' })).toBe(once);
+  const worse = changed(once, { kind: 'failed', ...lost });
+  expect(worse.failure).toEqual({ cause: 'writes-lost', reason: missing.reason });
+  expect(changed(worse, { kind: 'failed', ...missing })).toBe(worse);
 });

@@ -12,6 +12,7 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
+import { DatabaseSync } from 'node:sqlite';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { RealVolumeTable } from '../../../src/storage-system/real-volume-table.ts';
 import { startStorageSystem } from '../../../src/storage-system/service.ts';
@@ -102,6 +103,46 @@ test('S5: a file that is removed under a connection fails its volume at the next
   await expect.poll(() => lab.directory.reports.at(-1)?.failed.length).toBe(1);
   const other = await lab.open(exportOf(idOf(1)));
   expect([await other.write(0, page), await other.flush()]).toEqual([0, 0]);
+});
+
+test('N3: a volume whose flush has failed is not used again before somebody says so, whatever its file looks like', async () => {
+  const use = await lab.open(exportOf(idOf(2)));
+  expect(await use.write(0, page)).toBe(0);
+  rmSync(fileOf(2));
+  expect(await use.flush()).not.toBe(0);
+  const accept = () => lab.client.changeRealVolume(idOf(2), { failure: 'accepted' });
+  await expect(accept()).rejects.toMatchObject({
+    code: 'conflict',
+    message: expect.stringContaining('its file is missing'),
+  });
+  await lab.restart(() => writeFileSync(fileOf(2), Buffer.alloc(2 * MiB)));
+  expect(await lab.client.realVolume(idOf(2))).toMatchObject({
+    state: 'failed',
+    reason: expect.stringContaining('removed'),
+  });
+  expect(statSync(fileOf(2)).size).toBe(MiB); // looked at all the same
+  await expect(lab.open(exportOf(idOf(2)))).rejects.toThrow('has failed');
+  expect(await accept()).toMatchObject({ state: 'in-use', reason: null });
+  expect(await accept()).toMatchObject({ state: 'in-use', reason: null });
+  await lab.restart();
+  expect(await statesOf()).toEqual(['in-use', 'in-use', 'in-use']);
+  const again = await lab.open(exportOf(idOf(2)));
+  expect([await again.write(0, page), await again.flush()]).toEqual([0, 0]);
+});
+
+test('N3: a failure that could not be kept is kept as soon as the metadata can be written again', async () => {
+  const use = await lab.open(exportOf(idOf(2)));
+  expect(await use.write(0, page)).toBe(0);
+  rmSync(fileOf(2));
+  const other = new DatabaseSync(`${lab.folder}/meta.db`);
+  other.exec('BEGIN IMMEDIATE');
+  expect(await use.flush()).not.toBe(0);
+  const said = (text: string) => () => lab.log.some((line) => line.text.includes(text));
+  expect(said('could not be kept')()).toBe(true);
+  other.close();
+  await expect.poll(said('kept now'), { timeout: 10_000 }).toBe(true);
+  await lab.restart(() => writeFileSync(fileOf(2), Buffer.alloc(MiB)));
+  expect(await statesOf()).toEqual(['in-use', 'failed', 'in-use']);
 });
 
 describe('S4: what a crash leaves', () => {
