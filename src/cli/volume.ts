@@ -8,6 +8,7 @@ import { type Column, formatTable } from './table.ts';
 import { parseAs, parseVolumeSize } from './values.ts';
 import { type Action, family, verb } from './verb.ts';
 import { create } from './volume-create.ts';
+import { repair } from './volume-repair.ts';
 import { formatVolume } from './volume-text.ts';
 import { conclude, parseWait, withWait } from './wait-option.ts';
 
@@ -144,4 +145,4 @@ const remove = verb({
   },
 });
 
-export const volume = family('volume', 'Virtual volumes', [create, list, show, resize, remove]);
+export const volume = family('volume', 'Virtual volumes', [create, list, show, resize, remove, repair]);

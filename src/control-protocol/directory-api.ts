@@ -9,6 +9,7 @@
  *   GET    /volumes/:name                            VolumeView
  *   PATCH  /volumes/:name          ResizeVolume      202 OperationRecord
  *   DELETE /volumes/:name?force                      202 OperationRecord
+ *   POST   /volumes/:name/repair                     RepairView          (takes back what has failed of its real volumes)
  *   GET    /volumes/:name/location?offset&length     Location[]
  *   GET    /volumes/:name/record                     VolumeRecord        (gateways: what the watch would bring)
  *   GET    /operations, /operations/:id?waitMs       OperationRecord     (waits until finished, up to waitMs)
@@ -85,7 +86,7 @@ const Lag = z.object({ entries: z.int(), bytes: Bytes, seconds: z.number() });
 
 export const CopyView = CopyRecord.omit({ accessKey: true }).extend({
   site: SiteName,
-  reason: z.string().nullable(),
+  reason: z.string().nullable().describe('why it is not as it should be; null: it is'),
   outOfSyncBytes: Bytes,
   lag: Lag,
 });
@@ -128,6 +129,15 @@ export type Location = z.infer<typeof Location>;
 
 /** `online`: it has been heard of within its lease. */
 const Presence = z.object({ state: z.enum(['online', 'offline']), lastSeenAt: Instant.nullable() });
+
+/** What of a volume's real volumes had failed: what has been taken back, and what could not be, with the reason. */
+const Repaired = z.object({ storage: StorageName, realVolume: RealVolumeId, reason: z.string() });
+export const RepairView = z.object({
+  volume: VolumeName,
+  repaired: z.array(Repaired),
+  remaining: z.array(Repaired),
+});
+export type RepairView = z.infer<typeof RepairView>;
 
 export const FailedRealVolume = z.object({ realVolume: RealVolumeId, reason: z.string() });
 

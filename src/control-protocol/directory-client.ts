@@ -15,6 +15,7 @@ import {
   GatewayView,
   Location,
   Registered,
+  RepairView,
   type ResizeVolume,
   StatusView,
   type StorageReport,
@@ -32,6 +33,8 @@ export type WatchMessage =
 
 /** How long one request waits at the directory for an operation to finish. */
 const WAIT_MS = 5_000;
+/** A volume can have many real volumes, which are looked at one after the other. */
+const REPAIR_MS_MAX = 60_000;
 
 export class DirectoryClient {
   readonly url: string;
@@ -73,6 +76,12 @@ export class DirectoryClient {
 
   deleteVolume(name: VolumeName, force: boolean): Promise<OperationRecord> {
     return this.#http.call(OperationRecord, 'DELETE', pathOf('volumes', name), { query: { force } });
+  }
+
+  /** What has failed of its real volumes is used again, if its files are whole. */
+  repairVolume(name: VolumeName): Promise<RepairView> {
+    const options = { timeoutMs: REPAIR_MS_MAX };
+    return this.#http.call(RepairView, 'POST', `${pathOf('volumes', name)}/repair`, options);
   }
 
   location(name: VolumeName, range: { offset?: number; length?: number }): Promise<Location[]> {

@@ -10,6 +10,7 @@ import {
   GatewayView,
   Location,
   Registered,
+  RepairView,
   ResizeVolume,
   StatusView,
   StorageReport,
@@ -58,6 +59,11 @@ export const directoryRoutes = {
     params: ofVolume,
     querystring: z.object({ force: Switch }),
     response: begins,
+  },
+  repairVolume: {
+    summary: 'Take back what has failed of its real volumes: writes that were not flushed before may be lost',
+    params: ofVolume,
+    response: answers(RepairView),
   },
   location: {
     summary: 'The real volumes behind a range of a volume',

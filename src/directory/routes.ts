@@ -10,6 +10,7 @@ import { provisionedBytes } from './capacity.ts';
 import type { Catalog } from './catalog.ts';
 import { eventMessages, informationMessages } from './information.ts';
 import type { Membership } from './membership.ts';
+import type { Peers } from './peers.ts';
 import { type Message, streamMessages } from './sse.ts';
 import {
   gatewayViews,
@@ -23,6 +24,7 @@ import {
   volumeSummaries,
   volumeView,
 } from './views.ts';
+import { repairVolume } from './volume-repair.ts';
 import type { VolumeRequests } from './volume-requests.ts';
 
 /** Watches and followers of events, together. */
@@ -32,6 +34,7 @@ export interface RoutesOptions {
   readonly catalog: Catalog;
   readonly membership: Membership;
   readonly requests: VolumeRequests;
+  readonly peers: Peers;
   readonly version: string;
   readonly log: Log;
 }
@@ -80,7 +83,7 @@ function addClusterRoutes(server: HttpServer, { catalog, membership, version }: 
   });
 }
 
-function addVolumeRoutes(server: HttpServer, { catalog, requests }: RoutesOptions): void {
+function addVolumeRoutes(server: HttpServer, { catalog, requests, peers }: RoutesOptions): void {
   const { view } = catalog;
   server.get('/volumes', { schema: routes.volumes }, () => volumeSummaries(view));
   server.post('/volumes', { schema: routes.createVolume }, async ({ body }, reply) =>
@@ -94,6 +97,9 @@ function addVolumeRoutes(server: HttpServer, { catalog, requests }: RoutesOption
   );
   server.delete('/volumes/:name', { schema: routes.deleteVolume }, async ({ params, query }, reply) =>
     reply.status(202).send(shownOperation(await requests.delete(params.name, query.force))),
+  );
+  server.post('/volumes/:name/repair', { schema: routes.repairVolume }, ({ params }) =>
+    repairVolume(volumeRecord(view, params.name), { catalog, peers }),
   );
   server.get('/volumes/:name/location', { schema: routes.location }, ({ params, query }) =>
     locations(view, volumeRecord(view, params.name), query),

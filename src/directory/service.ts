@@ -87,7 +87,7 @@ export async function startDirectoryOn(parts: DirectoryParts): Promise<Service> 
   const requests = new VolumeRequests({ catalog, runner, peers, letGoMs: limits.letGoMs, random });
   let notReady: string | undefined = 'starting';
   const server = createHttpServer({ title: 'Volary directory', log, notReady: () => notReady });
-  const streams = addRoutes(server, { catalog, membership, requests, version: VERSION, log });
+  const streams = addRoutes(server, { catalog, membership, requests, peers, version: VERSION, log });
   registerMetrics(server.metricsRegistry, catalog.view, streams);
   const stop = async (): Promise<void> => {
     notReady = 'stopping';

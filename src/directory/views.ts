@@ -14,7 +14,7 @@ import type {
   VolumeSummary,
   VolumeView,
 } from '../control-protocol/directory-api.ts';
-import { Epoch, type StorageName } from '../control-protocol/names.ts';
+import { Epoch, type RealVolumeId, type StorageName } from '../control-protocol/names.ts';
 import { formatRealVolumeExport } from '../control-protocol/real-volume-export.ts';
 import { assert, ControlError } from '../model/errors.ts';
 import { formatListenUri } from '../model/nbd-uri.ts';
@@ -52,10 +52,17 @@ function copyViews(view: CatalogView, { copies }: SegmentRecord): VolumeView['se
   return copies.map(({ accessKey: _, ...copy }) => ({
     ...copy,
     site: storageRecord(view, copy.storage).site,
-    reason: null,
+    reason: reasonOf(view, copy.storage, copy.realVolume),
     outOfSyncBytes: 0,
     lag: NO_LAG,
   }));
+}
+
+/** What its storage system has reported last, to this directory or the one before. */
+function reasonOf(view: CatalogView, storage: StorageName, realVolume: RealVolumeId): string | null {
+  const reported = view.announced.get(`storage/${storage}`)?.failed;
+  const failure = reported?.find((failed) => failed.realVolume === realVolume);
+  return failure === undefined ? null : `its real volume has failed: ${failure.reason}`;
 }
 
 /** A gateway's URI has no export name: `nbd://HOST:PORT`, `nbd+unix:///?socket=PATH`. */

@@ -2,10 +2,18 @@
 
 import { describe, expect, test } from 'vitest';
 import type { OperationRecord } from '../../src/control-protocol/catalog.ts';
-import type { StorageView, VolumeSummary, VolumeView } from '../../src/control-protocol/directory-api.ts';
+import type {
+  RepairView,
+  StorageView,
+  VolumeSummary,
+  VolumeView,
+} from '../../src/control-protocol/directory-api.ts';
+import { RealVolumeId, StorageName } from '../../src/control-protocol/names.ts';
 import { volaryCommand } from '../support/server.ts';
 import { eventually, freePort, requireTool, run, runOk } from '../support/tools.ts';
 import { document, expectRefusal, freshDirectory, GiB, volary } from '../support/verb-cases.ts';
+
+type Repaired = RepairView['repaired'][number];
 
 const directory = freshDirectory();
 
@@ -87,6 +95,33 @@ describe('volumes', () => {
     directory().finishOperations();
     await directory().start();
     expect((await making).name).toBe('db');
+  });
+
+  test('repair: says what it has taken back, and what that means; what is left is a failure', async () => {
+    const { url } = directory();
+    directory().addVolume('db', GiB);
+    expect((await volary(url, ['volume', 'repair', 'db'])).stdout).toBe('nothing of volume db has failed\n');
+    const [one, other] = ['rv-0000000000000001', 'rv-0000000000000002'].map((id, index) => ({
+      storage: StorageName.parse(`east-${index + 1}`),
+      realVolume: RealVolumeId.parse(id),
+      reason: 'fdatasync failed: EIO',
+    })) as [Repaired, Repaired];
+    directory().repair = { repaired: [one], remaining: [] };
+    expect(await document(url, ['volume', 'repair', 'db'])).toEqual({
+      ...{ volume: 'db', repaired: [one], remaining: [] },
+    });
+    expect(directory().asked.at(-1)).toBe('POST /volumes/db/repair');
+    expect((await volary(url, ['volume', 'repair', 'db'])).stdout).toMatch(
+      /^taken back {3}rv-0{15}1 of east-1 \(fdatasync failed: EIO\)\nvolume db can be used again; writes that were not flushed before the failure may be lost: .*check the file system$/m,
+    );
+    directory().repair = { repaired: [one], remaining: [other] };
+    await expectRefusal(
+      url,
+      ['volume', 'repair', 'db'],
+      'failed',
+      /rv-0{15}2 of east-2 \(.*; taken back, and writes .* may be lost.*: rv-0{15}1 of east-1/,
+    );
+    await expectRefusal(url, ['volume', 'repair', 'none'], 'not-found', /no volume none/);
   });
 
   test('what comes with remote copy is refused, and nothing is made', async () => {
@@ -271,7 +306,14 @@ describe('help and completion', () => {
   test('verbs, options, and names that the directory knows', async () => {
     const { url } = directory();
     for (const name of ['db', 'data', 'データ']) directory().addVolume(name, GiB);
-    expect(await completed(url, 'volume', '')).toEqual(['create', 'list', 'show', 'resize', 'delete']);
+    expect(await completed(url, 'volume', '')).toEqual([
+      'create',
+      'list',
+      'show',
+      'resize',
+      'delete',
+      'repair',
+    ]);
     expect(await completed(url, 'volume', 'create', '--n')).toContain('--no-wait');
     // It gives up on a directory that is slow to answer; on a busy machine it may have to be asked again.
     const names = (...words: string[]) =>

@@ -16,6 +16,7 @@ import {
   ClusterView,
   CreateVolume,
   Location,
+  RepairView,
   ResizeVolume,
   StatusView,
   StorageView,
@@ -44,6 +45,8 @@ export class DirectoryDouble {
   gatewayUris: string[] = ['nbd://127.0.0.1:10809'];
   /** How operations end; undefined: not yet. */
   ending: Ending | undefined = 'done';
+  /** What a repair comes to. */
+  repair: Omit<RepairView, 'volume'> = { repaired: [], remaining: [] };
   #server: HttpServer | undefined;
   #port = 0;
   readonly #streams = new Set<ServerResponse>();
@@ -174,6 +177,11 @@ export class DirectoryDouble {
         reply.status(202);
         return this.#begin('delete-volume', params.name);
       },
+    );
+    server.post(
+      '/volumes/:name/repair',
+      { schema: { params: ByVolume, response: { 200: RepairView } } },
+      ({ params }) => ({ volume: this.#volume(params.name).name, ...this.repair }),
     );
     const range = z.object({ offset: z.coerce.number().optional(), length: z.coerce.number().optional() });
     server.get(

@@ -183,7 +183,8 @@ export class StorageStandIn extends StandIn {
       this.realVolumes.set(id, made);
     } else if (method === 'PATCH') {
       if (held === undefined) return refusal('not-found', 404);
-      const { sizeBytes } = ChangeRealVolume.parse(JSON.parse(body));
+      const { sizeBytes, failure } = ChangeRealVolume.parse(JSON.parse(body));
+      if (failure !== undefined) this.failed = this.failed.filter(({ realVolume }) => realVolume !== id);
       if (sizeBytes !== undefined) held.sizeBytes = sizeBytes;
     } else if (method === 'DELETE') {
       if (this.inUse.has(id) && !force) return refusal('in-use');
@@ -194,9 +195,11 @@ export class StorageStandIn extends StandIn {
     if (now === undefined) return refusal('not-found', 404);
     const { accessKey: _, ...shown } = now;
     const file = `/srv/${this.name}/${id}.img`;
+    const reason = this.failed.find(({ realVolume }) => realVolume === id)?.reason ?? null;
+    const state = reason === null ? 'in-use' : 'failed';
     return {
       status: 200,
-      document: { id, state: 'in-use', reason: null, ...shown, file, connections: this.connections },
+      document: { id, state, reason, ...shown, file, connections: this.connections },
     };
   }
 }
