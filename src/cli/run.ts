@@ -7,7 +7,13 @@
 
 import { resolve } from 'node:path';
 import type { Argv } from 'yargs';
-import { DirectorySettings, GatewaySettings, StorageSettings } from '../control-protocol/settings.ts';
+import {
+  DirectorySettings,
+  GatewaySettings,
+  type MemberAddresses,
+  StorageSettings,
+  wildcardAmong,
+} from '../control-protocol/settings.ts';
 import { UsageError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import { DEFAULT_PORT } from '../model/nbd-uri.ts';
@@ -138,6 +144,7 @@ const starters: Record<Role, (from: From) => RunOptions['start']> = {
       ...from,
       defaults: ({ name }) => ({ ...(name && { data: dataFolderOf(name) }), ...memberDefaults }),
     });
+    refuseWildcard(settings);
     const { data, directory, capacity, advertise, ...rest } = settings;
     return async (log) => {
       const { startStorageSystem } = await import('../storage-system/service.ts');
@@ -161,6 +168,7 @@ const starters: Record<Role, (from: From) => RunOptions['start']> = {
         workers: 1,
       }),
     });
+    refuseWildcard(settings);
     const { data, directory, reconnect, advertise, ...rest } = settings;
     return async (log) => {
       const { startGateway } = await import('../gateway/service.ts');
@@ -175,6 +183,16 @@ const starters: Record<Role, (from: From) => RunOptions['start']> = {
     };
   },
 };
+
+/** @throws UsageError */
+function refuseWildcard(settings: MemberAddresses & { readonly advertise?: string | undefined }): void {
+  const found = settings.advertise === undefined ? wildcardAmong(settings) : undefined;
+  if (found === undefined) return;
+  throw new UsageError(
+    'bad-argument',
+    `${found.key} is on "${found.host}", every address of this machine, and others are to be told one: give --advertise HOST, too`,
+  );
+}
 
 const memberDefaults = { directory: DIRECTORY_URL, manage: ANY_LOOPBACK_PORT };
 

@@ -7,9 +7,14 @@ import { resolve } from 'node:path';
 import { z } from 'zod';
 import { parseDuration } from '../model/duration.ts';
 import { VolaryError } from '../model/errors.ts';
-import { parseListenUri } from '../model/nbd-uri.ts';
+import { type ListenAddress, parseListenUri } from '../model/nbd-uri.ts';
 import { parseSize } from '../model/size.ts';
-import { parseHttpAddress, parseSocketAddress } from '../model/socket-address.ts';
+import {
+  isWildcard,
+  parseHttpAddress,
+  parseSocketAddress,
+  type SocketAddress,
+} from '../model/socket-address.ts';
 import { GatewayName, Host, SiteName, StorageName } from './names.ts';
 
 const WORKERS_MAX = 64;
@@ -69,6 +74,11 @@ const Workers = numberOr(
     .transform(Number),
 );
 
+const Advertise = Host.refine(
+  (host) => !isWildcard(host),
+  'that is every address of a machine, and none that others can connect to',
+);
+
 export const DirectorySettings = z.strictObject({
   data: Folder,
   listen: HttpAddress,
@@ -84,7 +94,7 @@ export const StorageSettings = z.strictObject({
   manage: HttpAddress,
   directory: DirectoryUrl,
   capacity: numberOr(parsed(parseSize)).optional(),
-  advertise: Host.optional(),
+  advertise: Advertise.optional(),
 });
 export type StorageSettings = z.output<typeof StorageSettings>;
 
@@ -95,11 +105,37 @@ export const GatewaySettings = z.strictObject({
   listen: NbdAddresses,
   manage: HttpAddress,
   directory: DirectoryUrl,
-  advertise: Host.optional(),
+  advertise: Advertise.optional(),
   workers: Workers,
   reconnect: parsed(parseDuration).optional(),
 });
 export type GatewaySettings = z.output<typeof GatewaySettings>;
+
+/** What a storage system or gateway listens on, by the key of the setting. */
+export interface MemberAddresses {
+  readonly listen: ListenAddress | readonly ListenAddress[];
+  readonly peer?: SocketAddress;
+  readonly manage: SocketAddress;
+}
+
+/** The first wildcard, which nobody else can be told: then there has to be `advertise`. */
+export function wildcardAmong({
+  listen,
+  peer,
+  manage,
+}: MemberAddresses): { key: string; host: string } | undefined {
+  const listened = [listen].flat().flatMap((address) => ('host' in address ? [address.host] : []));
+  const hosts: [key: string, hosts: string[]][] = [
+    ['listen', listened],
+    ['peer', peer === undefined ? [] : [peer.host]],
+    ['manage', [manage.host]],
+  ];
+  for (const [key, candidates] of hosts) {
+    const host = candidates.find(isWildcard);
+    if (host !== undefined) return { key, host };
+  }
+  return undefined;
+}
 
 /** The environment variable of a setting. */
 export function variableOf(key: string): string {

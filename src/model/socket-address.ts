@@ -28,6 +28,14 @@ export function formatSocketAddress({ host, port }: SocketAddress): string {
   return `${isIPv6(host) ? `[${host}]` : host}:${port}`;
 }
 
+const WILDCARDS: readonly string[] = ['0.0.0.0', '[::]', '[::ffff:0:0]'];
+
+/** Every address of this machine: to listen on, never to connect to. However it is written (`0`, `::0`). */
+export function isWildcard(host: string): boolean {
+  const url = `http://${isIPv6(host) ? `[${host}]` : host}`; // URLs have one way to write each address
+  return URL.canParse(url) && WILDCARDS.includes(new URL(url).hostname);
+}
+
 /** @throws UsageError `bad-uri` */
 export function parseHttpAddress(text: string): SocketAddress {
   const [, authority] = /^http:\/\/([^/?#@]+)\/?$/i.exec(text) ?? [];

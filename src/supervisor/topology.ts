@@ -6,7 +6,12 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { GatewayName, StorageName } from '../control-protocol/names.ts';
-import { DirectorySettings, GatewaySettings, StorageSettings } from '../control-protocol/settings.ts';
+import {
+  DirectorySettings,
+  GatewaySettings,
+  StorageSettings,
+  wildcardAmong,
+} from '../control-protocol/settings.ts';
 import { DEFAULT_PORT, formatListenUri } from '../model/nbd-uri.ts';
 import { formatHttpAddress, formatSocketAddress, type SocketAddress } from '../model/socket-address.ts';
 
@@ -28,6 +33,14 @@ export const Topology = z
       for (const name of Object.keys(topology[kind])) {
         if (seen.has(name)) refuse([kind, name], `the name "${name}" is taken: choose another`);
         seen.add(name);
+      }
+    }
+    for (const kind of ['gateways', 'storage'] as const) {
+      for (const [name, settings] of Object.entries(topology[kind])) {
+        const found = settings.advertise === undefined ? wildcardAmong(settings) : undefined;
+        if (found === undefined) continue;
+        const text = `"${found.host}" is every address of this machine, and others are to be told one: add advertise: HOST`;
+        refuse([kind, name, found.key], text);
       }
     }
     const owners = new Map<string, string>();

@@ -102,6 +102,39 @@ describe('settings', () => {
   });
 });
 
+describe('an address that others can connect to', () => {
+  const member = ['--name', 'x', '--site', 'east', '--directory', 'http://127.0.0.1:1'];
+  const storage = (given: { listen?: string; peer?: string; more?: string[] }) => {
+    const { listen = 'nbd://127.0.0.1:0', peer = '127.0.0.1:0', more = [] } = given;
+    return ['storage', ...member, '--listen', listen, '--peer', peer, ...more];
+  };
+  const gateway = ['gateway', ...member, '--listen', 'nbd://127.0.0.1:0', '--listen', 'nbd://0.0.0.0:0'];
+  test.each([
+    [
+      'a storage system',
+      storage({ listen: 'nbd://0.0.0.0:0' }),
+      /^listen .* "0\.0\.0\.0".* --advertise HOST/,
+    ],
+    ['a storage system, IPv6', storage({ listen: 'nbd://[::]:0' }), /^listen /],
+    ['its peer address', storage({ peer: '[::0]:0' }), /^peer /],
+    ['its management', storage({ more: ['--manage', 'http://0.0.0.0:0'] }), /^manage /],
+    ['one of the addresses of a gateway', gateway, /^listen /],
+    ['what is advertised', storage({ more: ['--advertise', '::'] }), /^--advertise: .* can connect to/],
+  ])('%s on a wildcard is refused: exit 2', async (_, args, sentence) => {
+    const result = await run(volaryCommand, ['run', ...args, '--json', '--data', `${cluster.folder}/x`]);
+    expectFailure(result, 'bad-argument', sentence, 2);
+  });
+
+  test('with --advertise it is not; a directory needs none', async () => {
+    const flags = ['--data', `${cluster.folder}/y`, '--advertise', 'localhost', '--json'];
+    const started = await startVolary(['run', ...storage({ listen: 'nbd://0.0.0.0:0' }), ...flags]);
+    expect(started.ready).toMatchObject({ uri: expect.stringMatching(/^nbd:\/\/localhost:\d+$/) });
+    expect(await started.stop()).toEqual({ code: 0, signal: null });
+    const directory = ['run', 'directory', '--data', `${cluster.folder}/z`, '--listen', 'http://0.0.0.0:0'];
+    expect(await (await startVolary(directory)).stop()).toEqual({ code: 0, signal: null });
+  });
+});
+
 describe('what cannot be', () => {
   test('a port in use: exit 1, with what to do', async () => {
     const args = ['--data', `${cluster.folder}/third`, '--listen', cluster.directory.url];

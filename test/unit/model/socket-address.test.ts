@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import {
   formatHttpAddress,
   formatSocketAddress,
+  isWildcard,
   parseHttpAddress,
   parseSocketAddress,
 } from '../../../src/model/socket-address.ts';
@@ -43,3 +44,12 @@ test.each(['127.0.0.1:80', 'https://h:80', 'http://h', 'http://u@h:80', 'http://
     expect(() => parseHttpAddress(text)).toThrow(refusal);
   },
 );
+
+test('an address that means every one of this machine', () => {
+  for (const host of ['0.0.0.0', '::', '::0', '0:0:0:0:0:0:0:0', '::ffff:0.0.0.0', '0']) {
+    expect(isWildcard(host), host).toBe(true);
+  }
+  for (const host of ['127.0.0.1', '::1', 'localhost', '0.0.0.0.example', '10.0.0.0', 'fe80::1%eth0', '0a']) {
+    expect(isWildcard(host), host).toBe(false);
+  }
+});

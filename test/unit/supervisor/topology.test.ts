@@ -125,6 +125,12 @@ describe('what is refused', () => {
       'storage.one.peer',
       /choose one/,
     ],
+    [
+      'everywhere, and nobody is told where',
+      { ...small, storage: { one: { ...storage, peer: '0.0.0.0:10831' } } },
+      'storage.one.peer',
+      /"0\.0\.0\.0" .* add advertise: HOST/,
+    ],
     ['no port', { ...small, directory: { listen: 'http://127.0.0.1' } }, 'directory.listen', /no HOST:PORT/],
     [
       'no site',
