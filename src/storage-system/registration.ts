@@ -39,6 +39,7 @@ export class Registration {
   readonly #options: RegistrationOptions;
   #standing: Standing = 'unknown';
   #trouble: string | undefined;
+  #refusal: string | undefined;
   #retryMs = RETRY_MS;
   #timer: NodeJS.Timeout | undefined;
   #reporting: Promise<void> | undefined;
@@ -52,6 +53,11 @@ export class Registration {
   /** The directory has answered the last report, and well. */
   get isHeard(): boolean {
     return this.#standing === 'registered' && this.#trouble === undefined;
+  }
+
+  /** Why the directory will not have it; kept while that directory is away. */
+  get refusal(): string | undefined {
+    return this.#refusal;
   }
 
   /**
@@ -111,10 +117,9 @@ export class Registration {
     } catch (error) {
       if (!(error instanceof VolaryError)) throw error;
       if (signal.aborted) return undefined;
-      const isRefusal = error.code === 'wrong-cluster' || error.code === 'wrong-identity';
       this.#retryMs = this.#trouble === undefined ? RETRY_MS : Math.min(this.#retryMs * 2, RETRY_MS_MAX);
-      this.#becomes(isRefusal ? 'refused' : this.#standing, error);
-      return isRefusal && error instanceof ControlError ? error : undefined;
+      this.#becomes(isRefusal(error) ? 'refused' : this.#standing, error);
+      return isRefusal(error) ? error : undefined;
     }
   }
 
@@ -130,7 +135,13 @@ export class Registration {
       else log.info(fields, 'registered with the directory');
     }
     this.#trouble = trouble?.code;
+    if (to !== 'refused') this.#refusal = undefined;
+    else if (trouble !== undefined && isRefusal(trouble)) this.#refusal = trouble.message;
   }
+}
+
+function isRefusal(error: VolaryError): error is ControlError {
+  return error instanceof ControlError && (error.code === 'wrong-cluster' || error.code === 'wrong-identity');
 }
 
 function wrongCluster(ours: string, theirs: string): ControlError {

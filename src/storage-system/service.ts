@@ -122,7 +122,7 @@ async function start(options: StorageSystemOptions, undo: Undo[]): Promise<Servi
   });
 
   const parts: Parts = { options, data, table, realVolumes, usage, capacityBytes };
-  const places = await listen(parts, nbd, () => registration?.isHeard === true, undo);
+  const places = await listen(parts, nbd, () => registration, undo);
   registration = new Registration({
     ...{ name, log },
     directory: new DirectoryClient(options.directoryUrl),
@@ -157,7 +157,7 @@ interface Places {
 async function listen(
   parts: Parts,
   nbd: NbdServer,
-  isRegistered: () => boolean,
+  registration: () => Registration | undefined,
   undo: Undo[],
 ): Promise<Places> {
   const { options, table, realVolumes } = parts;
@@ -167,10 +167,14 @@ async function listen(
   const http = createHttpServer({
     title: 'Volary storage system',
     log,
-    notReady: () => (table.clusterId === undefined ? 'it has not joined a cluster yet' : undefined),
+    notReady: () => {
+      if (table.clusterId === undefined) return 'it has not joined a cluster yet';
+      const refusal = registration()?.refusal;
+      return refusal === undefined ? undefined : `the directory refuses it: ${refusal}`;
+    },
   });
   addManagement(http, realVolumes);
-  addMetrics(http.metricsRegistry, () => figuresOf(parts, isRegistered()));
+  addMetrics(http.metricsRegistry, () => figuresOf(parts, registration()?.isHeard === true));
   undo.push(() => http.close());
   const nbdPort = portOf(await listenNbd(nbd, listen));
   const peerPort = portOf(await listenHttp(peer, options.peer));

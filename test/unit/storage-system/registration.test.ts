@@ -126,6 +126,11 @@ test('wrong-cluster while it runs: logged once, it serves on, and is registered 
   const refusals = () => lab.log.filter(({ level, to }) => level === 'error' && to === 'refused');
   await expect.poll(() => refusals().length, { timeout: 10_000 }).toBe(1);
   await expectService();
+  const readyz = async () => {
+    const response = await fetch(`${lab.ready.manage}/readyz`);
+    return `${response.status} ${await response.text()}`;
+  };
+  expect(await readyz()).toMatch(/^503 .*the directory refuses it: .*cluster/);
   const before = lab.directory.reports.length;
   await expect.poll(() => lab.directory.reports.length, { timeout: 10_000 }).toBeGreaterThan(before + 1);
   expect(new Set(lab.directory.reports.slice(before).map(({ clusterId }) => clusterId))).toEqual(
@@ -134,4 +139,5 @@ test('wrong-cluster while it runs: logged once, it serves on, and is registered 
   expect(refusals()).toHaveLength(1);
   lab.directory.answer = () => ({ clusterId: CLUSTER, leaseMs: 30 });
   await expect.poll(() => lab.log.at(-1)?.to, { timeout: 10_000 }).toBe('registered');
+  expect(await readyz()).toBe('200 {"ready":true}');
 });
