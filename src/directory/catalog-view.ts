@@ -6,10 +6,11 @@ import type {
   EventRecord,
   GatewayRecord,
   OperationRecord,
+  SegmentRecord,
   StorageRecord,
   VolumeRecord,
 } from '../control-protocol/catalog.ts';
-import type { RealVolumeId } from '../control-protocol/names.ts';
+import type { RealVolumeId, StorageName } from '../control-protocol/names.ts';
 import { assert } from '../model/errors.ts';
 import type { Commit, Entry } from './catalog-store.ts';
 import {
@@ -35,6 +36,8 @@ export class CatalogView {
   readonly events: EventRecord[] = [];
 
   readonly #ownerOf = new Map<RealVolumeId, string>();
+  /** Of volumes. */
+  readonly #countAt = new Map<StorageName, number>();
   readonly #revisions = new Map<string, number>();
   #revision = 0;
 
@@ -60,6 +63,13 @@ export class CatalogView {
   /** Name of the volume that the real volume belongs to. */
   ownerOf(realVolume: RealVolumeId): string | undefined {
     return this.#ownerOf.get(realVolume);
+  }
+
+  /** How many real volumes the catalog knows at a storage system: of volumes, and those that are to be deleted. */
+  realVolumesAt(storage: StorageName): number {
+    let count = this.#countAt.get(storage) ?? 0;
+    for (const garbage of this.garbage.values()) if (garbage.storage === storage) count += 1;
+    return count;
   }
 
   load(revision: number, entries: readonly Entry[]): void {
@@ -120,8 +130,14 @@ export class CatalogView {
   }
 
   #takeVolume(name: string, record: VolumeRecord | null): void {
-    for (const id of realVolumesOf(this.volumes.get(name))) this.#ownerOf.delete(id);
-    for (const id of realVolumesOf(record)) this.#ownerOf.set(id, name);
+    for (const { storage, realVolume } of copiesOf(this.volumes.get(name))) {
+      this.#ownerOf.delete(realVolume);
+      this.#countAt.set(storage, (this.#countAt.get(storage) ?? 0) - 1);
+    }
+    for (const { storage, realVolume } of copiesOf(record)) {
+      this.#ownerOf.set(realVolume, name);
+      this.#countAt.set(storage, (this.#countAt.get(storage) ?? 0) + 1);
+    }
     putOrDelete(this.volumes, name, record);
   }
 
@@ -135,8 +151,8 @@ export class CatalogView {
   }
 }
 
-function realVolumesOf(volume: VolumeRecord | null | undefined): RealVolumeId[] {
-  return (volume?.segments ?? []).flatMap(({ copies }) => copies.map(({ realVolume }) => realVolume));
+function copiesOf(volume: VolumeRecord | null | undefined): SegmentRecord['copies'] {
+  return (volume?.segments ?? []).flatMap(({ copies }) => copies);
 }
 
 function putOrDelete<T>(table: Map<string, T>, id: string, record: T | null): void {

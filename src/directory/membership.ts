@@ -16,6 +16,7 @@ import type { Catalog, Draft } from './catalog.ts';
 import type { LeaseId } from './catalog-store.ts';
 import type { CatalogView } from './catalog-view.ts';
 import type { AnnouncementRecord, PeerKey, PeerKind } from './records.ts';
+import { UnknownRealVolumes } from './unknown-real-volumes.ts';
 
 export const LEASE_MS = 3_000;
 /** Storage systems, and gateways. */
@@ -28,6 +29,8 @@ export interface MembershipOptions {
   readonly log: Log;
   readonly now: () => Date;
   readonly leaseMs: number;
+  /** As in unknown-real-volumes.ts. */
+  readonly unknownMs?: number;
 }
 
 /** What the last report said, as far as it is not kept in the catalog. */
@@ -45,12 +48,14 @@ export class Membership {
   readonly #stopListening: () => void;
   readonly #storageHeard = new Map<string, Heard<StorageReport>>();
   readonly #gatewayHeard = new Map<string, Heard<GatewayReport>>();
+  readonly #unknown: UnknownRealVolumes;
   #announcing = false;
   #stopped = false;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: MembershipOptions) {
     this.#options = options;
+    this.#unknown = new UnknownRealVolumes(options);
     this.#stopListening = options.catalog.onCommit((changes) => {
       if (changes.some(({ table, record }) => table === 'presence' && record === null)) this.announceLosses();
     });
@@ -58,13 +63,14 @@ export class Membership {
 
   /** @throws ControlError wrong-cluster, wrong-identity */
   async reportStorage(name: StorageName, report: StorageReport): Promise<Registered> {
-    const { clusterId, realVolumes: _, usedBytes: __, failed, ...said } = report;
+    const { clusterId, realVolumes, usedBytes: _, failed, ...said } = report;
     const record: StorageRecord = { name, ...said };
     const registered = await this.#report(`storage/${name}`, clusterId, failed, record, {
       known: (view) => view.storage,
       put: (draft) => draft.putStorage(record),
     });
     this.#storageHeard.set(name, { report, at: this.#options.now().toISOString() });
+    await this.#unknown.heard(name, realVolumes);
     return registered;
   }
 

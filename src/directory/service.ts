@@ -38,6 +38,7 @@ export interface DirectoryParts {
   readonly limits?: RetryLimits;
   readonly leaseMs?: number;
   readonly garbageRetryMs?: number;
+  readonly unknownMs?: number;
   readonly now?: () => Date;
   readonly random?: (bytes: number) => Buffer;
 }
@@ -76,6 +77,7 @@ export async function startDirectoryOn(parts: DirectoryParts): Promise<Service> 
   const catalog = await Catalog.open({ store, now });
   await nameCluster(catalog);
   const { garbageRetryMs: retryMs, leaseMs = LEASE_MS, random = randomBytes } = parts;
+  const unknown = parts.unknownMs === undefined ? {} : { unknownMs: parts.unknownMs };
   const runner = new OperationRunner({ catalog, peers, limits, log });
   const garbage = new GarbageCollector({
     catalog,
@@ -83,7 +85,7 @@ export async function startDirectoryOn(parts: DirectoryParts): Promise<Service> 
     log,
     ...(retryMs === undefined ? {} : { retryMs }),
   });
-  const membership = new Membership({ catalog, log, now, leaseMs });
+  const membership = new Membership({ catalog, log, now, leaseMs, ...unknown });
   const requests = new VolumeRequests({ catalog, runner, peers, letGoMs: limits.letGoMs, random });
   let notReady: string | undefined = 'starting';
   const server = createHttpServer({ title: 'Volary directory', log, notReady: () => notReady });
