@@ -37,6 +37,7 @@ export const LOCK_SH = 1;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
 const POSIX_FADV_WILLNEED = 3;
+const POSIX_FADV_DONTNEED = 4;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const MSG_MORE = 0x8000;
@@ -184,6 +185,11 @@ export function allocateAsync(fd: number, mode: number, offset: number, length: 
 export async function willNeedAsync(fd: number, offset: number, length: number): Promise<number> {
   // posix_fadvise returns the error itself
   return -(await callOnPool(posixFadvise64, [fd, offset, length, POSIX_FADV_WILLNEED]));
+}
+
+/** Takes what is clean of the whole file out of the page cache (POSIX_FADV_DONTNEED), on the thread pool. 0 or -errno. */
+export async function dontNeedAsync(fd: number): Promise<number> {
+  return -(await callOnPool(posixFadvise64, [fd, 0, 0, POSIX_FADV_DONTNEED]));
 }
 
 /** flock. 0 or -errno (-EWOULDBLOCK: another process holds it). */

@@ -19,7 +19,7 @@ import { assert, ControlError, UsageError, VolaryError, VolumeError } from '../m
 import type { Log } from '../model/log.ts';
 import { removeFile } from '../storage/folder-space.ts';
 import { openSparseFile } from '../storage/open-sparse-file.ts';
-import { lookAtRawFile } from '../storage/raw-file.ts';
+import { lookAtRawFile, rereadFromDisk } from '../storage/raw-file.ts';
 import type { SparseFile } from '../storage/sparse-file.ts';
 import { type Connections, Doors } from './doors.ts';
 import type { EpochDoor } from './epoch-door.ts';
@@ -289,7 +289,7 @@ export class RealVolumes {
     await file.resize(sizeBytes);
   }
 
-  /** Ends a failure. Nothing of the file that has failed is used on: it is opened again. */
+  /** Ends a failure. Nothing of what has failed is used on: the file is opened again, and what it holds is read from the disk. */
   async #takeBack(id: RealVolumeId): Promise<void> {
     const { failure, sizeBytes } = this.#there(id);
     if (failure === null) return;
@@ -299,6 +299,7 @@ export class RealVolumes {
     if (trouble !== undefined) {
       throw new ControlError('conflict', `real volume ${id} cannot be taken back: ${trouble}`);
     }
+    await rereadFromDisk(this.#options.fileOf(id));
     const before = this.#there(id);
     this.#told(before, this.#table.change(id, [{ kind: 'accepted' }]), `taken back after: ${failure.reason}`);
     this.#options.onFailures();

@@ -15,7 +15,7 @@ import {
   startStorageProcess,
   wantedOf,
 } from '../support/storage-system.ts';
-import { attachStrace } from '../support/strace.ts';
+import { attachStrace, type Strace } from '../support/strace.ts';
 import { eventually, requireTool, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
 import { volaryCommand } from '../support/volary-process.ts';
 
@@ -149,7 +149,12 @@ describe('a full disk', () => {
 
 describe('N3: a flush that fails', () => {
   /** Two users of one real volume, each with a write that is answered and not flushed; the flush of the first fails. */
-  async function failFlush(): Promise<{ storage: StorageProcess; second: NbdClient; good: NbdClient }> {
+  async function failFlush(): Promise<{
+    storage: StorageProcess;
+    file: string;
+    second: NbdClient;
+    good: NbdClient;
+  }> {
     const running = await startStorageProcess(folder.file('data'), directory.url);
     storage = running;
     const client = clientOf(running.places);
@@ -159,12 +164,16 @@ describe('N3: a flush that fails', () => {
     const [first, second, good] = [await open(1), await open(1), await open(2)];
     expect(await first.write(0, page)).toBe(0);
     expect([await second.write(4096, page), await good.write(0, page)]).toEqual([0, 0]);
-    const strace = await attachStrace(running.pid, folder.file('eio.log'), [
-      ...['-P', file, '-e', 'trace=fdatasync', '-e', 'inject=fdatasync:error=EIO'],
-    ]);
+    const strace = await failSyncs(running, file);
     expect([await first.flush(), await good.flush()]).toEqual([EIO, 0]);
     await strace.detach();
-    return { storage: running, second, good };
+    return { storage: running, file, second, good };
+  }
+
+  function failSyncs({ pid }: StorageProcess, file: string): Promise<Strace> {
+    return attachStrace(pid, folder.file('eio.log'), [
+      ...['-P', file, '-e', 'trace=fdatasync', '-e', 'inject=fdatasync:error=EIO'],
+    ]);
   }
 
   const reason = expect.stringContaining('fdatasync failed');
@@ -194,7 +203,12 @@ describe('N3: a flush that fails', () => {
   });
 
   test('taken back by somebody who says so, the volume is used again, for good', async () => {
-    const { storage } = await failFlush();
+    const { storage, file } = await failFlush();
+    const stillFailing = await failSyncs(storage, file);
+    const tooEarly = clientOf(storage.places).changeRealVolume(idOf(1), { failure: 'accepted' });
+    await expect(tooEarly).rejects.toMatchObject({ code: 'failed', message: expect.stringContaining('EIO') });
+    await stillFailing.detach();
+    expect(await clientOf(storage.places).realVolume(idOf(1))).toMatchObject({ state: 'failed', reason });
     const view = await clientOf(storage.places).changeRealVolume(idOf(1), { failure: 'accepted' });
     expect(view).toMatchObject({ state: 'in-use', reason: null });
     const use = await open(storage);

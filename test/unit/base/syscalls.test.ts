@@ -58,6 +58,7 @@ describe('files', () => {
     expect(sys.allocate(fd, PUNCH, 0, 0)).toBe(-sys.EINVAL);
     expect(sys.lockFile(-1, sys.LOCK_EX)).toBe(-EBADF);
     expect(await sys.willNeedAsync(-1, 0, 1)).toBe(-EBADF);
+    expect(await sys.dontNeedAsync(-1)).toBe(-EBADF);
     ftruncateSync(fd, 4096);
     // Four threads that fail in different ways at the same time do not see each other's errno.
     const calls = Array.from({ length: 200 }, (_, index) => {

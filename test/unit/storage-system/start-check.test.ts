@@ -90,6 +90,16 @@ test('S5: a file that is put back is used again after a start', async () => {
   );
 });
 
+test('S5: a file that is put back while it runs is used again when somebody says so', async () => {
+  expect(await (await lab.open(exportOf(idOf(2)))).write(0, page)).toBe(0);
+  await lab.restart(() => renameSync(fileOf(2), `${lab.folder}/aside`));
+  const accept = () => lab.client.changeRealVolume(idOf(2), { failure: 'accepted' });
+  await expect(accept()).rejects.toMatchObject({ code: 'conflict' });
+  renameSync(`${lab.folder}/aside`, fileOf(2));
+  expect(await accept()).toMatchObject({ state: 'in-use', reason: null });
+  expect((await (await lab.open(exportOf(idOf(2)))).read(0, 4096)).data.equals(page)).toBe(true);
+});
+
 test('S5: a file that is removed under a connection fails its volume at the next flush, those inside are shut out', async () => {
   const use = await lab.open(exportOf(idOf(2)));
   expect(await use.write(0, page)).toBe(0);
