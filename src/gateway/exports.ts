@@ -231,7 +231,7 @@ export class VolumeExports implements ExportDirectory {
         this.#options.log.warn({ volume: entry.name, reason: planning.reason }, 'serving it as it was');
       } else if (planning.kind !== 'plan' || planning.plan.createdAt !== entry.plan.createdAt) {
         this.#takeAway(entry);
-      } else if (!isDeepStrictEqual(planning.plan, entry.plan)) {
+      } else if (entry.nbdExport?.volume.wantsUpdate || !isDeepStrictEqual(planning.plan, entry.plan)) {
         entry.plan = planning.plan;
         follow(entry.opening, entry.plan);
         entry.nbdExport?.volume.update(entry.plan);
