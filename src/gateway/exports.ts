@@ -60,6 +60,8 @@ interface Entry {
   /** From when it is open. */
   nbdExport: (NbdExport & { readonly volume: VirtualVolume }) | undefined;
   inUse: boolean;
+  /** Why `plan` is older than what is known; undefined: it is not. */
+  behind: string | undefined;
   lingerTimer: NodeJS.Timeout | undefined;
 }
 
@@ -178,6 +180,7 @@ export class VolumeExports implements ExportDirectory {
       ready: volume.then((opened) => this.#opened(entry, opened)),
       nbdExport: undefined,
       inUse: false,
+      behind: undefined,
       lingerTimer: undefined,
     };
     this.#entries.set(name, entry);
@@ -227,9 +230,13 @@ export class VolumeExports implements ExportDirectory {
   #changed(): void {
     for (const entry of [...this.#entries.values()]) {
       const planning = this.#planOf(entry.name);
-      if (planning.kind === 'incomplete') {
-        this.#options.log.warn({ volume: entry.name, reason: planning.reason }, 'serving it as it was');
-      } else if (planning.kind !== 'plan' || planning.plan.createdAt !== entry.plan.createdAt) {
+      const behind = planning.kind === 'incomplete' ? planning.reason : undefined;
+      if (behind !== undefined && behind !== entry.behind) {
+        this.#options.log.warn({ volume: entry.name, reason: behind }, 'serving it as it was');
+      }
+      entry.behind = behind;
+      if (planning.kind === 'incomplete') continue;
+      if (planning.kind !== 'plan' || planning.plan.createdAt !== entry.plan.createdAt) {
         this.#takeAway(entry);
       } else if (entry.nbdExport?.volume.wantsUpdate || !isDeepStrictEqual(planning.plan, entry.plan)) {
         entry.plan = planning.plan;

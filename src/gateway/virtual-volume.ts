@@ -6,7 +6,7 @@
  *     a flush when all of them have. So any number of gateways may serve one volume at the same time.
  *  2. A change of the second information disturbs no request. An address or epoch: the path follows, and sends again what is
  *     unanswered. A larger size: new paths are opened first, then all is there at once. Only when bytes come to be somewhere
- *     else (a segment at another offset of a real volume, a smaller size) are requests held, until those under way have ended. A
+ *     else (a segment in another real volume, or at another offset of it, a smaller size) are requests held, until those under way have ended. A
  *     path that has failed for good gets a successor.
  *  3. The size never goes beyond what can be reached, and abilities that hosts have been told of are never taken back: a
  *     change that would do so is not made, and tried again.
@@ -275,7 +275,7 @@ export class VirtualVolume implements Volume {
     await Promise.all(left.map((path) => path.close()));
   }
 
-  /** The path of the segment at that offset; a new one, where the bytes are at another offset in their real volume. */
+  /** The path of the segment at that offset; a new one, where the bytes are somewhere else. */
   #pathFor(segment: PlannedSegment): Path {
     const known = this.#layout.paths.find((path) => isSamePlace(path.segment, segment));
     if (known?.isReplaceable === false) return known;
@@ -329,9 +329,11 @@ async function concatenationOf(
   );
 }
 
-/** Requests under way on the one would be right on the other, too. */
+/** Requests under way on the one would be right on the other, too: a real volume's address and epoch may be others. */
 function isSamePlace(one: PlannedSegment, other: PlannedSegment): boolean {
-  return one.offset === other.offset && one.realOffset === other.realOffset;
+  return (
+    one.offset === other.offset && one.realVolume === other.realVolume && one.realOffset === other.realOffset
+  );
 }
 
 /** All that was there is there still, at the same place. */

@@ -3,6 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { Log } from '../../../src/model/log.ts';
 import { outcomeOf } from '../../contract/model-run.ts';
 import { NbdClient, outcome } from '../../support/client.ts';
 import { DirectoryStandIn } from '../../support/cluster/directory-stand-in.ts';
@@ -10,6 +11,7 @@ import { GatewayLab } from '../../support/cluster/gateway-lab.ts';
 import { startLoad } from '../../support/cluster/load.ts';
 import { volumeOf } from '../../support/cluster/records.ts';
 import { KEY } from '../../support/cluster/storage-stand-in.ts';
+import { silentLog } from '../../support/log.ts';
 import { testRandom } from '../../support/random.ts';
 import { eventually } from '../../support/tools.ts';
 import { DelayVolume, Gate, seededDelays } from '../../support/volumes/delay-volume.ts';
@@ -164,6 +166,48 @@ describe('a path that changes under load', () => {
     inner.readNow(100 * 4096, target, 0, 4096);
     expect(target.equals(zeroes)).toBe(true);
   });
+});
+
+test('another real volume is another place: what is under way at the one does not come to the other', async () => {
+  const gate = new Gate();
+  const [older, newer] = [new MemoryVolume(Buffer.alloc(MIB)), new MemoryVolume(Buffer.alloc(MIB))];
+  const first = lab.real(0, MIB);
+  lab.volume('disk', [first, lab.real(1, new DelayVolume(older, gate.delay))]);
+  const host = await lab.host(await lab.gateway(), 'disk');
+  const block = Buffer.alloc(4096, 3);
+  gate.shut('write');
+  const writing = host.write(MIB, block, 0, 4096, false);
+  await eventually('the write has arrived', () => (gate.held.length === 1 ? true : undefined));
+  lab.volume('disk', [first, lab.real(0, newer)]); // it has been smaller between, which nobody has heard of here
+  await sleep(TEMPTATION_MS);
+  gate.open();
+  await writing;
+  await eventually('the other real volume', async () => {
+    await host.write(MIB + 4096, block, 0, 4096, false);
+    const target = Buffer.alloc(4096);
+    newer.readNow(4096, target, 0, 4096);
+    return target.equals(block) ? true : undefined;
+  });
+  const [there, here] = [Buffer.alloc(4096, 7), Buffer.alloc(4096, 7)];
+  older.readNow(0, there, 0, 4096);
+  newer.readNow(0, here, 0, 4096);
+  expect([there.equals(block), here.equals(Buffer.alloc(4096))]).toEqual([true, true]);
+});
+
+test('a record that is not whole is reported once, and the volume served as it was', async () => {
+  const segment = lab.real(0, MIB);
+  const warnings: string[] = [];
+  const log: Log = { ...silentLog, warn: (_fields, text) => warnings.push(text) };
+  lab.volume('disk', [segment]);
+  const gateway = await lab.gateway('east-gw', { log });
+  const host = await lab.host(gateway, 'disk');
+  lab.volume('disk', [segment], { sizeBytes: 2 * MIB });
+  for (const name of ['other', 'another']) {
+    lab.volume(name, [lab.real(1, MIB)]);
+    await lab.host(gateway, name);
+  }
+  await host.write(0, Buffer.alloc(4096, 1), 0, 4096, true);
+  expect(warnings.filter((text) => text === 'serving it as it was')).toHaveLength(1);
 });
 
 test('N4: the write of a dead host connection stays before a newer one, also over a new epoch', async () => {
