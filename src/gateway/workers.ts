@@ -9,7 +9,8 @@
  * Invariants
  *  1. A volume belongs to one place for ever (by a hash of its name), and there is one process at a place at a time: the next is
  *     started when the one before has ended. So the connections of a volume are always in one process, which has the fence
- *     between them (SPEC N4); the kernel closes those of one that has ended, to hosts and to storage systems, before anybody hears.
+ *     between them (SPEC N4); the kernel closes those of one that has ended, to hosts and to storage systems, before anybody hears. Those
+ *     on their way to it are closed here (hand-overs.ts).
  *  2. The end of a worker is nothing to the others, nor to connections that are still in their handshake: a question to it waits for the
  *     next one, up to FIND_MS_MAX.
  *  3. Workers have the same second information: a snapshot first, then each message of the watch, in its order.
@@ -26,6 +27,7 @@ import type { ExportEntry } from '../nbd-server-protocol/session.ts';
 import { Conversation } from './conversation.ts';
 import type { DataPlaneOptions, Front } from './data-plane.ts';
 import { type Figures, readyVolumes } from './exports.ts';
+import { HandOvers } from './hand-overs.ts';
 import type { WatchedKnowledge } from './knowledge.ts';
 import { recordsOf } from './second-information.ts';
 import {
@@ -71,8 +73,7 @@ export function createWorkers(options: WorkersOptions): Front {
     return place;
   };
   const handOver = ({ socket, session, rest }: AgreedConnection): void => {
-    const adoption: Adoption = { session, rest };
-    if (!placeFor(session.exportName).adopt(adoption, socket)) socket.destroy();
+    if (!placeFor(session.exportName).adopt({ session, rest }, socket)) socket.destroy();
   };
   const exports = {
     list: (): Iterable<ExportEntry> => readyVolumes(knowledge.information),
@@ -122,6 +123,7 @@ class WorkerPlace {
   readonly #log: Log;
   #child: ChildProcess | undefined;
   #conversation: Conversation | undefined;
+  readonly #handOvers = new HandOvers();
   #isReady = false;
   readonly #waiters = new Set<() => void>();
   readonly #stopping = new AbortController();
@@ -139,8 +141,10 @@ class WorkerPlace {
   }
 
   /** False when there is nobody to take it. */
-  adopt(adoption: Adoption, socket: AgreedConnection['socket']): boolean {
-    if (!this.#isReady) return false;
+  adopt(agreed: Omit<Adoption, 'id'>, socket: AgreedConnection['socket']): boolean {
+    const id = this.#isReady ? this.#handOvers.begin(socket) : undefined;
+    if (id === undefined) return false;
+    const adoption: Adoption = { id, ...agreed };
     this.#conversation?.tell('adopt', adoption, socket);
     return true;
   }
@@ -219,8 +223,10 @@ class WorkerPlace {
       const startedMs = performance.now();
       const how = await this.#live();
       this.#isReady = false;
+      this.#conversation?.close();
       this.#conversation = undefined;
       this.#child = undefined;
+      this.#handOvers.closeAll();
       this.figures = NO_FIGURES;
       if (signal.aborted) break;
       this.#log.error({ worker: this.#number, ...how }, 'a worker has ended: another is started');
@@ -248,6 +254,7 @@ class WorkerPlace {
       figures: (figures: Figures) => {
         this.figures = figures;
       },
+      adopted: (id: number) => this.#handOvers.end(id),
       look: (name: Growth['name']) => knowledge.freshLook(name, FIND_MS_MAX),
       grow: ({ name, sizeBytes }: Growth) => grow(name, sizeBytes),
     });
@@ -259,7 +266,11 @@ class WorkerPlace {
     const start: WorkerStart = { connections, reconnectMs };
     conversation.tell('start', start);
     return new Promise((resolve) => {
-      child.on('error', (error) => resolve({ error: error.message }));
+      child.on('error', (error) => {
+        if (child.pid === undefined)
+          resolve({ error: error.message }); // there is no process, nor an exit
+        else this.#log.warn({ worker: this.#number, error: error.message }, 'trouble with a worker');
+      });
       child.on('exit', (code, exitSignal) => resolve({ code, signal: exitSignal }));
     });
   }
