@@ -162,10 +162,12 @@ class WorkerPlace {
     throw new ExportRefused('shutdown', 'the gateway is being stopped');
   }
 
+  /** Hosts of a worker that has ended come back, and must not count as gone. @throws ControlError 'unavailable' */
   async hostsOf(name: string): Promise<number> {
-    if (!this.#isReady) return 0;
-    const hosts = await this.#ask('hosts', name, FIND_MS_MAX);
-    return hosts === undefined ? 0 : (hosts as number);
+    if (!this.#isReady || this.#conversation === undefined) {
+      throw new ControlError('unavailable', `the process that serves volume ${name} is being started`);
+    }
+    return (await this.#conversation.ask('hosts', name)) as number;
   }
 
   async stop(): Promise<void> {

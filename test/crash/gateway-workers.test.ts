@@ -159,6 +159,23 @@ describe('a gateway of several processes', () => {
     }
   });
 
+  test('of a worker that is being started again nobody says that it has no hosts', async () => {
+    lab.volume(nameAt(0), [lab.real(0, MIB)]);
+    const gateway = await start();
+    await lab.host(gateway, nameAt(0));
+    const pid = pids.get(0);
+    if (pid === undefined) throw new Error('there is a worker');
+    process.kill(pid, 'SIGKILL');
+    const answers = new Set<number>();
+    await eventually('another worker', async () => {
+      const { status } = await fetch(`${gateway.manage}/volumes/${nameAt(0)}/hosts`);
+      if (pids.get(0) !== pid) return true;
+      answers.add(status);
+      return undefined;
+    });
+    expect([...answers]).toEqual([503]);
+  });
+
   test('stop ends all processes, and flushes', async () => {
     const gateway = await start();
     lab.volume(nameAt(2), [lab.real(0, MIB)]);
