@@ -75,6 +75,7 @@ const primary: Conversation = new Conversation(process as unknown as Channel, {
     if (!(socket instanceof Socket)) return undefined; // it was closed on its way
     return thePlane().server.adopt({ socket, session, rest: Buffer.from(rest) });
   },
+  beat: () => undefined,
   hosts: (name: string) => thePlane().exports.hostsOf(name),
   stop: async () => {
     try {

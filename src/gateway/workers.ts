@@ -4,7 +4,8 @@
  * workers what it hears.
  *
  *   worker:  starting -> ready      it may be asked
- *            any      -> ended      whatever the reason: another is started in its place, at once unless they all end soon
+ *            any      -> ended      whatever the reason (one that does not answer is killed): another is started in its place, at once unless
+ *                                   they all end soon
  *
  * Invariants
  *  1. A volume belongs to one place for ever (by a hash of its name), and there is one process at a place at a time: the next is
@@ -13,7 +14,9 @@
  *     on their way to it are closed here (hand-overs.ts).
  *  2. The end of a worker is nothing to the others, nor to connections that are still in their handshake: a question to it waits for the
  *     next one, up to FIND_MS_MAX.
- *  3. Workers have the same second information: a snapshot first, then each message of the watch, in its order.
+ *  3. What waits for a worker is bounded: questions and hand-overs by their numbers, what it is told by the time after which one that
+ *     hangs is killed.
+ *  4. Workers have the same second information: a snapshot first, then each message of the watch, in its order.
  */
 
 import { type ChildProcess, fork } from 'node:child_process';
@@ -44,6 +47,13 @@ const FIND_MS_MAX = 50_000;
 /** One that has lived for less than this, as the one before it, is followed by the next only after a pause. */
 const SETTLED_MS = 5_000;
 const PAUSE_MS = 1_000;
+
+/** A worker is asked so often for a sign of life; one that owes it for so many times in a row hangs. Starting takes longer. */
+const BEAT_MS = 2_000;
+const BEATS_OWED_MAX = 5;
+const BEATS_OWED_STARTING_MAX = 20;
+/** Hosts in their handshake that may wait for one worker's answer. */
+const QUESTIONS_MAX = 4_096;
 
 export interface WorkersOptions extends Omit<DataPlaneOptions, 'knowledge'> {
   readonly workers: number;
@@ -125,6 +135,7 @@ class WorkerPlace {
   #conversation: Conversation | undefined;
   readonly #handOvers = new HandOvers();
   #isReady = false;
+  #questions = 0;
   readonly #waiters = new Set<() => void>();
   readonly #stopping = new AbortController();
   readonly #running: Promise<void>;
@@ -151,6 +162,18 @@ class WorkerPlace {
 
   async find(name: string): Promise<NbdExport | undefined> {
     const untilMs = performance.now() + FIND_MS_MAX;
+    if (this.#questions >= QUESTIONS_MAX) {
+      throw new ExportRefused('shutdown', 'the process that serves this volume has too much to do');
+    }
+    this.#questions += 1;
+    try {
+      return await this.#find(name, untilMs);
+    } finally {
+      this.#questions -= 1;
+    }
+  }
+
+  async #find(name: string, untilMs: number): Promise<NbdExport | undefined> {
     while (!this.#stopping.signal.aborted) {
       const found = await this.#ask('find', name, untilMs - performance.now());
       if (found === undefined) continue; // it has ended meanwhile
@@ -267,7 +290,8 @@ class WorkerPlace {
     }
     const start: WorkerStart = { connections, reconnectMs };
     conversation.tell('start', start);
-    return new Promise((resolve) => {
+    const heart = setInterval(this.#listenerTo(child, conversation), BEAT_MS);
+    const ended = new Promise<object>((resolve) => {
       child.on('error', (error) => {
         if (child.pid === undefined)
           resolve({ error: error.message }); // there is no process, nor an exit
@@ -275,6 +299,26 @@ class WorkerPlace {
       });
       child.on('exit', (code, exitSignal) => resolve({ code, signal: exitSignal }));
     });
+    return ended.finally(() => clearInterval(heart));
+  }
+
+  /** Counted in beats, not by the clock: when this process itself has hung, answers are there already, and about to be read. */
+  #listenerTo(child: ChildProcess, conversation: Conversation): () => void {
+    let owed = 0;
+    return () => {
+      owed += 1;
+      if (owed === 1) {
+        conversation.ask('beat', undefined).then(
+          () => {
+            owed = 0;
+          },
+          () => undefined, // it has ended: so does the listening
+        );
+      } else if (owed > (this.#isReady ? BEATS_OWED_MAX : BEATS_OWED_STARTING_MAX)) {
+        this.#log.error({ worker: this.#number, pid: child.pid }, 'a worker does not answer: it is killed');
+        child.kill('SIGKILL');
+      }
+    };
   }
 }
 

@@ -176,6 +176,21 @@ describe('a gateway of several processes', () => {
     expect([...answers]).toEqual([503]);
   });
 
+  test('a worker that hangs is killed, and its hosts come back', async () => {
+    lab.volume(nameAt(0), [lab.real(0, MIB)]);
+    const gateway = await start();
+    const host = await lab.host(gateway, nameAt(0));
+    const pid = pids.get(0);
+    if (pid === undefined) throw new Error('there is a worker');
+    process.kill(pid, 'SIGSTOP');
+    try {
+      await host.write(0, Buffer.alloc(4096, 1), 0, 4096, true);
+      expect(pids.get(0)).not.toBe(pid);
+    } finally {
+      if (pids.get(0) === pid) process.kill(pid, 'SIGCONT');
+    }
+  });
+
   test('stop ends all processes, and flushes', async () => {
     const gateway = await start();
     lab.volume(nameAt(2), [lab.real(0, MIB)]);
