@@ -304,6 +304,15 @@ describe('V2: the directory', () => {
   });
 });
 
+test('stop: a directory that does not answer is not waited for', async () => {
+  const gateway = await lab.gateway();
+  lab.directory.hangs = true;
+  await eventually('a report', () => (lab.directory.hanging > 0 ? true : undefined));
+  const stopping = gateway.service.stop();
+  await eventually('it is given up', () => (lab.directory.hanging === 0 ? true : undefined), 5_000);
+  await stopping;
+});
+
 test('stop: what is in flight is answered, and the folder is free', async () => {
   const gate = new Gate();
   lab.volume('disk', [lab.real(0, new DelayVolume(new MemoryVolume(Buffer.alloc(MIB)), gate.delay))]);
