@@ -76,6 +76,7 @@ export class VolumeExports implements ExportDirectory {
   readonly #options: VolumeExportsOptions;
   readonly #entries = new Map<string, Entry>();
   readonly #closing = new Set<Promise<void>>();
+  readonly #closingVolumes = new Set<VirtualVolume>();
   readonly #unsubscribe: () => void;
   #hosts: Hosts | undefined;
   #stopping = false;
@@ -119,6 +120,17 @@ export class VolumeExports implements ExportDirectory {
       for (const { state } of nbdExport?.volume.paths ?? opening) figures.paths[state] += 1;
     }
     return figures;
+  }
+
+  /** Waits for no storage system any more: nobody comes here from now on. */
+  giveUp(reason: string): void {
+    this.#stopping = true;
+    this.#unsubscribe();
+    for (const { opening, nbdExport } of this.#entries.values()) {
+      for (const path of opening) path.giveUp(reason);
+      nbdExport?.volume.giveUp(reason);
+    }
+    for (const volume of this.#closingVolumes) volume.giveUp(reason);
   }
 
   /** Closes everything; the server has been stopped before. */
@@ -269,6 +281,7 @@ export class VolumeExports implements ExportDirectory {
 
   async #closeVolume(name: VolumeName, volume: VirtualVolume, flush: boolean): Promise<void> {
     const { write, flush: canFlush } = volume.capabilities;
+    this.#closingVolumes.add(volume);
     try {
       if (flush && write && canFlush) await volume.flush();
     } catch (error) {
@@ -276,6 +289,7 @@ export class VolumeExports implements ExportDirectory {
       this.#options.log.warn({ volume: name, error: error.message }, 'no flush after the last host has left');
     }
     await volume.close();
+    this.#closingVolumes.delete(volume);
     this.#options.log.info({ volume: name }, 'volume closed');
   }
 

@@ -82,6 +82,12 @@ export class Path {
     this.#opening.retarget(segment.target);
   }
 
+  /** No request waits any more; still to be closed. */
+  giveUp(reason: string): void {
+    this.#giveUp.abort();
+    this.#volume?.giveUp(reason);
+  }
+
   /** Waits for what is under way; gives up what is being opened. */
   async close(): Promise<void> {
     this.#giveUp.abort();

@@ -196,6 +196,11 @@ export class VirtualVolume implements Volume {
     });
   }
 
+  /** Waits for no storage system any more: what is under way fails, and what comes. Still to be closed. */
+  giveUp(reason: string): void {
+    for (const path of [...this.#layout.paths, ...this.#coming.values()]) path.giveUp(reason);
+  }
+
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;

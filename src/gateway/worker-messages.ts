@@ -48,5 +48,5 @@ export interface Growth {
   readonly sizeBytes: number;
 }
 
-/** How long a worker is given to drain. */
-export const WORKER_STOP_MS = 20_000;
+/** How long a worker is given to stop: more than it gives itself (data-plane.ts). */
+export const WORKER_STOP_MS = 13_000;

@@ -99,8 +99,7 @@ export function createWorkers(options: WorkersOptions): Front {
     figures: () => sumOf(places.map((place) => place.figures)),
     stop: async () => {
       unsubscribe();
-      await server.stop();
-      const outcomes = await Promise.allSettled(places.map((place) => place.stop()));
+      const outcomes = await Promise.allSettled([server.stop(), ...places.map((place) => place.stop())]);
       for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
     },
   };

@@ -6,6 +6,7 @@
  *   reconnecting  -> failed         reconnectMs have passed: what waits fails with 'io', and so does what comes
  *   failed        -> connected      a connection is there again
  *   connected, reconnecting, failed -> failed for good   the export has come back with less than was promised
+ *                                                       or its user has given up
  *   connected     -> reconnecting   retarget: all connections are given up
  *   any           -> closed         close
  *
@@ -310,7 +311,8 @@ export class LinkPool implements LinkOwner {
       this.#retry(slot);
       return;
     }
-    if (verdict.kind === 'less') this.#failForGood(verdict.reason);
+    if (verdict.kind === 'less')
+      this.giveUp(new VolumeError('failed', `${this.#serverText}: ${verdict.reason}`));
     else this.#attemptFailed(slot, new VolumeError('io', `${this.#serverText}: ${verdict.reason}`));
     this.#options.onRefused({ code: 'refused', message: verdict.reason });
   }
@@ -398,15 +400,17 @@ export class LinkPool implements LinkOwner {
     this.#failWaiting(goneError(this.#serverText, this.#lastFailure));
   }
 
-  #failForGood(reason: string): void {
-    this.#failedForGood = new VolumeError('failed', `${this.#serverText}: ${reason}`);
+  /** Fails for good: what waits and what is in flight, now, and whatever comes. */
+  giveUp(error: VolumeError): void {
+    if (this.#state === 'closed' || this.#failedForGood !== undefined) return;
+    this.#failedForGood = error;
     clearTimeout(this.#expiry);
-    this.#enter('failed', this.#failedForGood);
+    this.#enter('failed', error);
     for (const slot of this.#slots) {
       this.#idle(slot);
-      slot.link?.drop(this.#failedForGood);
+      slot.link?.drop(error);
     }
-    this.#failWaiting(this.#failedForGood);
+    this.#failWaiting(error);
   }
 
   /** A connection that owes answers and gives no sign for reconnectMs counts as lost. */

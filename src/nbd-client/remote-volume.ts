@@ -322,6 +322,11 @@ export class RemoteVolume implements Volume {
     }
   }
 
+  /** Waits for nothing any more: all requests fail with 'io', those that come, too. Still to be closed. */
+  giveUp(reason: string): void {
+    this.#pool.giveUp(new VolumeError('io', reason));
+  }
+
   close(): Promise<void> {
     this.#closing ??= this.#pool.close();
     return this.#closing;

@@ -313,6 +313,32 @@ test('stop: a directory that does not answer is not waited for', async () => {
   await stopping;
 });
 
+test('stop: storage systems that are away, or hang, are not waited for longer than a moment; what was not flushed is told', async () => {
+  const gate = new Gate();
+  const notFlushed: unknown[] = [];
+  const log: Log = {
+    ...silentLog,
+    error: (fields, text) => {
+      if (text === 'not flushed') notFlushed.push((fields as { export: string }).export);
+    },
+  };
+  lab.volume('away', [lab.real(0, MIB)]);
+  lab.volume('hanging', [lab.real(1, new DelayVolume(new MemoryVolume(Buffer.alloc(MIB)), gate.delay))]);
+  const gateway = await lab.gateway('east-gw', { log, reconnectMs: 600_000 });
+  const uri = `nbd://127.0.0.1:${gateway.port}`;
+  const [away, hanging] = [await NbdClient.open(uri, 'away'), await NbdClient.open(uri, 'hanging')];
+  expect(await away.write(0, Buffer.alloc(4096, 1))).toBe(0);
+  expect(await hanging.write(0, Buffer.alloc(4096, 1))).toBe(0);
+  gate.shut('write', 'flush');
+  const answer = outcome(hanging.write(0, Buffer.alloc(4096, 2)));
+  await eventually('the write has arrived', () => (gate.held.length === 1 ? true : undefined));
+  await lab.storage[0].stop();
+  await expect(gateway.service.stop()).rejects.toMatchObject({ code: 'io' });
+  expect(await answer).toBe('closed');
+  expect(notFlushed.sort()).toEqual(['away', 'hanging']);
+  gate.open();
+});
+
 test('stop: what is in flight is answered, and the folder is free', async () => {
   const gate = new Gate();
   lab.volume('disk', [lab.real(0, new DelayVolume(new MemoryVolume(Buffer.alloc(MIB)), gate.delay))]);
