@@ -40,8 +40,8 @@ export interface NbdExport {
   /** Refuse writes although the volume takes them. */
   readonly readOnly?: boolean;
   /**
-   * Each operation is a journey of its own, to another server: what fits into one slab is read with one, and holes are
-   * looked for only where they may be worth another.
+   * Each operation is a journey of its own, to another server: what fits into one slab is read with one, payloads are
+   * gathered before they are written, and holes are looked for only where they may be worth another.
    */
   readonly distant?: boolean;
   /** Is told of the Volume's use. Exports of one Volume have the same. */
@@ -78,6 +78,8 @@ export class LiveExport {
   readonly volume: Volume;
   /** What is read with one operation. */
   readonly readBytesMax: number;
+  /** What is gathered of a payload before it is written; 0: written as it comes. */
+  readonly gatherBytes: number;
   readonly #holeBytesMin: number;
   readonly #onUnused: () => void;
   readonly #users = new Set<ExportUser>();
@@ -96,6 +98,7 @@ export class LiveExport {
     this.name = name;
     this.volume = volume;
     this.readBytesMax = distant ? SLAB_BYTES_MAX : PIECE_BYTES;
+    this.gatherBytes = distant ? SLAB_BYTES_MAX : 0;
     this.#holeBytesMin = distant ? DISTANT_HOLE_BYTES_MIN : 0;
     this.#onUnused = onUnused;
   }

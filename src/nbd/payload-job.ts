@@ -7,6 +7,14 @@ import { CommandFlag } from '../nbd-server-protocol/constants.ts';
 import type { Request } from '../nbd-server-protocol/request-decoder.ts';
 import type { Refusal } from './errno.ts';
 import type { JobRequest } from './jobs.ts';
+import type { Slab } from './slab-pool.ts';
+
+/** What has arrived of a piece: `filled` of `sizeBytes` bytes. */
+export interface Gathering {
+  readonly slab: Slab;
+  readonly sizeBytes: number;
+  filled: number;
+}
 
 export class PayloadJob implements JobRequest {
   readonly cookieHigh: number;
@@ -28,6 +36,7 @@ export class PayloadJob implements JobRequest {
   received = false;
   /** The pieces were durable as they were written: no flush is needed. */
   durable = false;
+  gathering: Gathering | undefined;
   /** The first failure of a piece. */
   failure: unknown;
 

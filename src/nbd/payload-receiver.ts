@@ -9,8 +9,9 @@ import type { Request } from '../nbd-server-protocol/request-decoder.ts';
 import { runBlockStatus } from './commands.ts';
 import { type Refusal, refusalOf } from './errno.ts';
 import type { Jobs } from './jobs.ts';
-import { PayloadJob } from './payload-job.ts';
+import { type Gathering, PayloadJob } from './payload-job.ts';
 import { checkRange, type RequestRules } from './request-check.ts';
+import type { Slab } from './slab-pool.ts';
 
 /** Payloads are cut at multiples of this in the export, so that no page is written in two parts. */
 const PAGE_BYTES = 4096;
@@ -18,6 +19,8 @@ const PAGE_BYTES = 4096;
 export class PayloadReceiver {
   readonly #jobs: Jobs;
   readonly #rules: RequestRules;
+  /** The last `take` may have left something, which waits for room, or for an orphan. */
+  isStalled = false;
   #current: PayloadJob | undefined;
 
   constructor(jobs: Jobs, rules: RequestRules) {
@@ -32,10 +35,11 @@ export class PayloadReceiver {
 
   /**
    * Takes a part of the payload: buffer[start, start + length), with `remaining` bytes still to come behind it.
-   * Returns how many bytes it took; 'stalled' when it may take none at the moment.
+   * Returns how many bytes it took; `isStalled` says that it may take no more at the moment.
    */
-  take(buffer: Buffer, start: number, length: number, remaining: number): number | 'stalled' {
+  take(buffer: Buffer, start: number, length: number, remaining: number): number {
     const job = this.#current;
+    this.isStalled = false;
     assert(job !== undefined, 'a payload follows its header');
     if (job.command === Command.blockStatus && job.refusal === undefined) {
       return this.#takeContexts(job, buffer, start, length, remaining);
@@ -44,10 +48,16 @@ export class PayloadReceiver {
       if (remaining === 0) this.#ends(job);
       return length;
     }
+    const { gatherBytes } = this.#jobs.context.live;
+    if (gatherBytes > 0 && (job.gathering !== undefined || remaining > 0)) {
+      return this.#gather(job, buffer, start, length, remaining);
+    }
     const taken = remaining === 0 ? length : length - ((job.cursor + length) % PAGE_BYTES);
     if (taken <= 0) return 0;
-    if (this.#jobs.isFenced(job.cursor, taken)) return 'stalled';
-    if (!this.#writePiece(job, buffer, start, taken)) return 'stalled';
+    if (this.#jobs.isFenced(job.cursor, taken) || !this.#writePiece(job, buffer, start, taken)) {
+      this.isStalled = true;
+      return 0;
+    }
     job.cursor += taken;
     if (remaining === 0) this.#ends(job);
     return taken;
@@ -69,11 +79,19 @@ export class PayloadReceiver {
     // What was received is overwritten by the next receive: a write that takes its time needs its own copy.
     const slab = pool.take(length);
     buffer.copy(slab.buffer, 0, start, start + length);
-    job.outstanding += 1;
     job.durable = wholeFua;
+    this.#startWrite(job, slab, length);
+    return true;
+  }
+
+  /** slab.buffer[0, length) is the next piece. */
+  #startWrite(job: PayloadJob, slab: Slab, length: number): void {
+    const { live, pool } = this.#jobs.context;
+    const { cursor } = job;
+    job.outstanding += 1;
     this.#jobs.start(slab.sizeBytes, { offset: cursor, end: cursor + length }, async () => {
       try {
-        await live.volume.write(cursor, slab.buffer, 0, length, wholeFua);
+        await live.volume.write(cursor, slab.buffer, 0, length, job.durable);
       } catch (error) {
         job.failure ??= error;
       } finally {
@@ -82,7 +100,48 @@ export class PayloadReceiver {
       job.outstanding -= 1;
       if (job.received) this.#answer(job);
     });
-    return true;
+  }
+
+  /** Takes what arrives into slabs, each written when it is a whole piece. */
+  #gather(job: PayloadJob, buffer: Buffer, start: number, length: number, remaining: number): number {
+    let taken = 0;
+    while (taken < length) {
+      const piece = this.#nextPiece(job, length - taken + remaining);
+      const here = piece === undefined ? 0 : this.#fill(job, piece, buffer, start + taken, length - taken);
+      this.isStalled = here === 0;
+      if (this.isStalled) return taken;
+      taken += here;
+    }
+    if (remaining === 0) this.#ends(job);
+    return taken;
+  }
+
+  /** The piece that is being gathered, of `left` bytes that are still to be taken. Pieces end where pages do. */
+  #nextPiece(job: PayloadJob, left: number): Gathering | undefined {
+    const { live, pool } = this.#jobs.context;
+    if (job.gathering === undefined && this.#jobs.hasRoom) {
+      const most = live.gatherBytes - ((job.cursor + live.gatherBytes) % PAGE_BYTES);
+      const sizeBytes = Math.min(left, most);
+      job.gathering = { slab: pool.take(sizeBytes), sizeBytes, filled: 0 };
+    }
+    return job.gathering;
+  }
+
+  /** How much of buffer[start, start + length) it took: nothing when the piece would be whole and may not be written. */
+  #fill(job: PayloadJob, piece: Gathering, buffer: Buffer, start: number, length: number): number {
+    const { slab, sizeBytes, filled } = piece;
+    const here = Math.min(length, sizeBytes - filled);
+    const isWhole = filled + here === sizeBytes;
+    if (isWhole && (!this.#jobs.hasRoom || this.#jobs.isFenced(job.cursor, sizeBytes))) return 0;
+    buffer.copy(slab.buffer, filled, start, start + here);
+    piece.filled += here;
+    if (!isWhole) return here;
+    job.gathering = undefined;
+    job.durable = job.fua && sizeBytes === job.length;
+    this.#jobs.context.live.changedBy(this.#jobs);
+    this.#startWrite(job, slab, sizeBytes);
+    job.cursor += sizeBytes;
+    return here;
   }
 
   #ends(job: PayloadJob): void {

@@ -117,10 +117,7 @@ export class Transmission implements RequestSink {
       return 0;
     }
     const taken = this.#payloads.take(buffer, start, length, remaining);
-    if (taken === 'stalled') {
-      this.#stalled = true;
-      return 0;
-    }
+    if (this.#payloads.isStalled) this.#stalled = true;
     this.#shareBytes -= taken;
     return taken;
   }
