@@ -117,8 +117,9 @@ export class DirectoryClient {
     return this.#http.call(z.array(GatewayView), 'GET', '/gateways');
   }
 
-  reportGateway(name: GatewayName, body: GatewayReport): Promise<Registered> {
-    return this.#http.call(Registered, 'PUT', pathOf('gateways', name), { body });
+  reportGateway(name: GatewayName, body: GatewayReport, signal?: AbortSignal): Promise<Registered> {
+    const options = { body, ...(signal && { signal }) };
+    return this.#http.call(Registered, 'PUT', pathOf('gateways', name), options);
   }
 
   /** Up to `limit` events after `since`, oldest first; without `since` the newest. */

@@ -4,7 +4,8 @@
  *
  * Invariants
  *  1. What one side sends arrives in its order, answers included.
- *  2. Each question is answered once: by the other side, or with an error when the channel closes.
+ *  2. Each question is answered once: by the other side, or with an error when the channel closes, or `close` was called: what was sent
+ *     behind a socket that a dying process has not taken, Node keeps, and it may tell nobody that the channel has closed.
  */
 
 import type { SendHandle } from 'node:child_process';
@@ -37,6 +38,7 @@ export class Conversation {
   readonly #topics: Topics;
   readonly #waiting = new Map<number, Waiting>();
   #nextId = 1;
+  #isClosed = false;
 
   constructor(channel: Channel, topics: Topics) {
     this.#channel = channel;
@@ -59,8 +61,14 @@ export class Conversation {
     this.#send({ kind: 'tell', topic, body }, handle);
   }
 
+  /** The other side has ended: whatever has not been answered is not going to be. */
+  close(): void {
+    this.#isClosed = true;
+    this.#closed();
+  }
+
   #send(message: Message, handle?: SendHandle): void {
-    if (!this.#channel.connected) {
+    if (this.#isClosed || !this.#channel.connected) {
       if (message.kind === 'ask') setImmediate(() => this.#closed());
       return;
     }

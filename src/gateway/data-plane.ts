@@ -9,6 +9,10 @@ import { type ListenAddress, NbdServer } from '../nbd/server.ts';
 import { type Figures, VolumeExports } from './exports.ts';
 import type { Knowledge } from './knowledge.ts';
 
+/** How long hosts may take to be drained, and when storage systems are not waited for any more: of what is left, nothing is flushed. */
+const DRAIN_MS = 7_000;
+const STOP_MS_MAX = 10_000;
+
 export interface DataPlaneOptions {
   readonly knowledge: Knowledge;
   readonly grow: (name: VolumeName, sizeBytes: number) => Promise<void>;
@@ -22,7 +26,7 @@ export interface Front {
   listen(address: ListenAddress): Promise<ListenAddress>;
   hostsOf(name: string): number | Promise<number>;
   figures(): Figures;
-  /** Drains the hosts, flushes, lets go of the storage systems. */
+  /** Drains the hosts, flushes, lets go of the storage systems; all of it within STOP_MS_MAX. */
   stop(): Promise<void>;
 }
 
@@ -33,7 +37,7 @@ export interface DataPlane extends Front {
 
 export function createDataPlane(options: DataPlaneOptions): DataPlane {
   const exports = new VolumeExports(options);
-  const server = new NbdServer({ exports, log: options.log });
+  const server = new NbdServer({ exports, log: options.log, drainMs: DRAIN_MS });
   exports.servedBy(server);
   return {
     server,
@@ -42,10 +46,15 @@ export function createDataPlane(options: DataPlaneOptions): DataPlane {
     hostsOf: (name) => exports.hostsOf(name),
     figures: () => exports.figures(),
     stop: async () => {
+      const patience = setTimeout(
+        () => exports.giveUp('the gateway stops, and waits no longer'),
+        STOP_MS_MAX,
+      );
       try {
         await server.stop();
       } finally {
         await exports.stop();
+        clearTimeout(patience);
       }
     },
   };

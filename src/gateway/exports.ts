@@ -60,6 +60,8 @@ interface Entry {
   /** From when it is open. */
   nbdExport: (NbdExport & { readonly volume: VirtualVolume }) | undefined;
   inUse: boolean;
+  /** Why `plan` is older than what is known; undefined: it is not. */
+  behind: string | undefined;
   lingerTimer: NodeJS.Timeout | undefined;
 }
 
@@ -74,6 +76,7 @@ export class VolumeExports implements ExportDirectory {
   readonly #options: VolumeExportsOptions;
   readonly #entries = new Map<string, Entry>();
   readonly #closing = new Set<Promise<void>>();
+  readonly #closingVolumes = new Set<VirtualVolume>();
   readonly #unsubscribe: () => void;
   #hosts: Hosts | undefined;
   #stopping = false;
@@ -117,6 +120,17 @@ export class VolumeExports implements ExportDirectory {
       for (const { state } of nbdExport?.volume.paths ?? opening) figures.paths[state] += 1;
     }
     return figures;
+  }
+
+  /** Waits for no storage system any more: nobody comes here from now on. */
+  giveUp(reason: string): void {
+    this.#stopping = true;
+    this.#unsubscribe();
+    for (const { opening, nbdExport } of this.#entries.values()) {
+      for (const path of opening) path.giveUp(reason);
+      nbdExport?.volume.giveUp(reason);
+    }
+    for (const volume of this.#closingVolumes) volume.giveUp(reason);
   }
 
   /** Closes everything; the server has been stopped before. */
@@ -178,6 +192,7 @@ export class VolumeExports implements ExportDirectory {
       ready: volume.then((opened) => this.#opened(entry, opened)),
       nbdExport: undefined,
       inUse: false,
+      behind: undefined,
       lingerTimer: undefined,
     };
     this.#entries.set(name, entry);
@@ -227,11 +242,15 @@ export class VolumeExports implements ExportDirectory {
   #changed(): void {
     for (const entry of [...this.#entries.values()]) {
       const planning = this.#planOf(entry.name);
-      if (planning.kind === 'incomplete') {
-        this.#options.log.warn({ volume: entry.name, reason: planning.reason }, 'serving it as it was');
-      } else if (planning.kind !== 'plan' || planning.plan.createdAt !== entry.plan.createdAt) {
+      const behind = planning.kind === 'incomplete' ? planning.reason : undefined;
+      if (behind !== undefined && behind !== entry.behind) {
+        this.#options.log.warn({ volume: entry.name, reason: behind }, 'serving it as it was');
+      }
+      entry.behind = behind;
+      if (planning.kind === 'incomplete') continue;
+      if (planning.kind !== 'plan' || planning.plan.createdAt !== entry.plan.createdAt) {
         this.#takeAway(entry);
-      } else if (!isDeepStrictEqual(planning.plan, entry.plan)) {
+      } else if (entry.nbdExport?.volume.wantsUpdate || !isDeepStrictEqual(planning.plan, entry.plan)) {
         entry.plan = planning.plan;
         follow(entry.opening, entry.plan);
         entry.nbdExport?.volume.update(entry.plan);
@@ -262,6 +281,7 @@ export class VolumeExports implements ExportDirectory {
 
   async #closeVolume(name: VolumeName, volume: VirtualVolume, flush: boolean): Promise<void> {
     const { write, flush: canFlush } = volume.capabilities;
+    this.#closingVolumes.add(volume);
     try {
       if (flush && write && canFlush) await volume.flush();
     } catch (error) {
@@ -269,6 +289,7 @@ export class VolumeExports implements ExportDirectory {
       this.#options.log.warn({ volume: name, error: error.message }, 'no flush after the last host has left');
     }
     await volume.close();
+    this.#closingVolumes.delete(volume);
     this.#options.log.info({ volume: name }, 'volume closed');
   }
 

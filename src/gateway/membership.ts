@@ -2,7 +2,7 @@
  * The cluster that this gateway has joined, and what it has been told of it, in its data folder:
  *
  *     DATA/cluster.json              { format, clusterId }: written once
- *     DATA/second-information.json   { format, information }: replaced within a second of each change
+ *     DATA/second-information.json   { format, information }: replaced at once when it changes, but for SAVE_EVERY_MS after that
  *
  * A damaged second information costs nothing but the time until the directory tells it again, so it is merely reported. The
  * identity of the cluster is another matter: without it a gateway could be led into a cluster with other volumes of the same names.
@@ -20,8 +20,8 @@ const CLUSTER_FILE = 'cluster.json';
 const INFORMATION_FILE = 'second-information.json';
 const CLUSTER_BYTES_MAX = 4096;
 const INFORMATION_BYTES_MAX = 256 * 1024 * 1024;
-/** Changes that follow one another quickly are written together. */
-const SAVE_AFTER_MS = 200;
+/** Changes that follow one another quickly are written together; the first of them at once, since a user has been told that it is made. */
+const SAVE_EVERY_MS = 200;
 const SAVE_AGAIN_MS = 5_000;
 
 /** Of a DataFolder. */
@@ -35,8 +35,9 @@ export class Membership {
   #clusterId: string | undefined;
   /** The newest that is not on disk. */
   #unsaved: Information | undefined;
+  /** Runs for a moment after each save. */
   #timer: NodeJS.Timeout | undefined;
-  #saving: Promise<void> = Promise.resolve();
+  #saving: Promise<void> | undefined;
   #joining: Promise<void> = Promise.resolve();
 
   private constructor(folder: Folder, log: Log, clusterId: string | undefined) {
@@ -108,34 +109,42 @@ export class Membership {
     return undefined;
   }
 
-  /** Has it on disk soon. */
+  /** Has it on disk as soon as possible. */
   keep(information: Information): void {
     this.#unsaved = information;
-    this.#timer ??= setTimeout(() => this.#save(), SAVE_AFTER_MS);
+    this.#saveWhenDue();
   }
 
   /** Writes what is not on disk yet. */
   async close(): Promise<void> {
-    clearTimeout(this.#timer);
-    this.#save();
     await this.#saving;
+    clearTimeout(this.#timer);
+    if (this.#unsaved !== undefined) await this.#save(this.#unsaved);
     clearTimeout(this.#timer);
   }
 
-  #save(): void {
-    const information = this.#unsaved;
-    this.#timer = undefined;
-    this.#unsaved = undefined;
-    if (information === undefined) return;
+  #saveWhenDue(): void {
+    if (this.#unsaved === undefined || this.#timer !== undefined || this.#saving !== undefined) return;
+    this.#saving = this.#save(this.#unsaved).finally(() => {
+      this.#saving = undefined;
+    });
+  }
+
+  async #save(information: Information): Promise<void> {
     const path = this.#folder.file(INFORMATION_FILE);
-    const bytes = bytesOf({ format: FORMAT, information: recordsOf(information) });
-    this.#saving = this.#saving
-      .then(() => replaceFile(path, bytes))
-      .catch((error: unknown) => {
-        this.#log.warn({ path, error: String(error) }, 'the second information was not saved');
-        this.#unsaved ??= information;
-        this.#timer ??= setTimeout(() => this.#save(), SAVE_AGAIN_MS);
-      });
+    this.#unsaved = undefined;
+    let pauseMs = SAVE_EVERY_MS;
+    try {
+      await replaceFile(path, bytesOf({ format: FORMAT, information: recordsOf(information) }));
+    } catch (error) {
+      this.#log.warn({ path, error: String(error) }, 'the second information was not saved');
+      this.#unsaved ??= information;
+      pauseMs = SAVE_AGAIN_MS;
+    }
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.#saveWhenDue();
+    }, pauseMs);
   }
 }
 

@@ -7,7 +7,8 @@
  * Invariants
  *  1. The target follows the second information, also while the path is being opened; requests that are unanswered then are sent
  *     again there (remote-volume.ts, R6). The content is the same: only the address or the epoch is another.
- *  2. A storage system that refuses has a reason that the directory knows: each refusal asks for a fresh look.
+ *  2. The export needs as many bytes as the segment, of now, reaches; more may come and go with resizes.
+ *  3. A storage system that refuses has a reason that the directory knows: each refusal asks for a fresh look.
  */
 
 import type { Log } from '../model/log.ts';
@@ -53,6 +54,7 @@ export class Path {
       },
       onRefused,
     });
+    this.#opening.needs(endOf(segment));
     this.opened = this.#opening.volume.then((volume) => {
       this.#volume = volume;
       return volume;
@@ -68,10 +70,22 @@ export class Path {
     return this.#state;
   }
 
+  /** It has failed for good, and another one in its place might not. */
+  get isReplaceable(): boolean {
+    return this.#volume?.isReplaceable === true;
+  }
+
   /** The path leads to this segment's target from now on. */
   follow(segment: PlannedSegment): void {
     this.#segment = segment;
+    this.#opening.needs(endOf(segment));
     this.#opening.retarget(segment.target);
+  }
+
+  /** No request waits any more; still to be closed. */
+  giveUp(reason: string): void {
+    this.#giveUp.abort();
+    this.#volume?.giveUp(reason);
   }
 
   /** Waits for what is under way; gives up what is being opened. */
@@ -80,4 +94,9 @@ export class Path {
     const volume = this.#volume ?? (await this.opened.catch(() => undefined));
     await volume?.close();
   }
+}
+
+/** Where the segment ends in its real volume. */
+function endOf({ realOffset, length }: PlannedSegment): number {
+  return realOffset + length;
 }

@@ -42,7 +42,7 @@ export class Registration {
   async report(): Promise<number> {
     const { name, directory, membership, report } = this.#options;
     const clusterId = membership.clusterId ?? null;
-    const answer = await directory.reportGateway(name, { ...report(), clusterId });
+    const answer = await directory.reportGateway(name, { ...report(), clusterId }, this.#stop.signal);
     await membership.join(answer.clusterId);
     this.#enter('reporting', undefined);
     return answer.leaseMs / REPORTS_PER_LEASE;
@@ -53,6 +53,7 @@ export class Registration {
     this.#running ??= this.#run(firstMs);
   }
 
+  /** Says nothing any more; gives up a report that is under way. */
   async stop(): Promise<void> {
     this.#stop.abort();
     await this.#running;
@@ -70,6 +71,7 @@ export class Registration {
         retryMs = 0;
       } catch (error) {
         if (!(error instanceof VolaryError)) throw error;
+        if (signal.aborted) return;
         retryMs = Math.min(RETRY_MS_MAX, Math.max(RETRY_MS_MIN, retryMs * 2));
         waitMs = isUnwanted(error) ? UNWANTED_MS : retryMs;
         this.#enter(isUnwanted(error) ? 'unwanted' : 'away', error);

@@ -6,7 +6,8 @@
  *     a flush when all of them have. So any number of gateways may serve one volume at the same time.
  *  2. A change of the second information disturbs no request. An address or epoch: the path follows, and sends again what is
  *     unanswered. A larger size: new paths are opened first, then all is there at once. Only when bytes come to be somewhere
- *     else (a segment at another offset of a real volume, a smaller size) are requests held, until those under way have ended.
+ *     else (a segment in another real volume, or at another offset of it, a smaller size) are requests held, until those under way have ended. A
+ *     path that has failed for good gets a successor.
  *  3. The size never goes beyond what can be reached, and abilities that hosts have been told of are never taken back: a
  *     change that would do so is not made, and tried again.
  *
@@ -107,6 +108,11 @@ export class VirtualVolume implements Volume {
     return this.#layout.paths;
   }
 
+  /** The next `update` makes a new path in place of one, whether the plan is new or not. */
+  get wantsUpdate(): boolean {
+    return this.#layout.paths.some((path) => path.isReplaceable);
+  }
+
   /** Requests that wait at the gate. */
   get held(): number {
     return this.#gate.held;
@@ -190,6 +196,11 @@ export class VirtualVolume implements Volume {
     });
   }
 
+  /** Waits for no storage system any more: what is under way fails, and what comes. Still to be closed. */
+  giveUp(reason: string): void {
+    for (const path of [...this.#layout.paths, ...this.#coming.values()]) path.giveUp(reason);
+  }
+
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -247,10 +258,11 @@ export class VirtualVolume implements Volume {
     const paths = plan.segments.map((segment) => this.#pathFor(segment));
     const inner = await concatenationOf(plan.segments, paths);
     if (this.#closing !== undefined || this.#wanted !== plan) return; // the next one takes the paths over
-    const lost = lostOf(this.capabilities, inner.capabilities);
-    if (lost !== undefined) throw new VolumeError('not-supported', `a segment would come without "${lost}"`);
-    if (inner.blockSizes.minimum > this.blockSizes.minimum) {
-      throw new VolumeError('not-supported', 'a segment would come with larger blocks');
+    const shortfall = shortfallOf(this, inner);
+    if (shortfall !== undefined) {
+      for (const path of this.#coming.values()) void path.close(); // what it has seen first counts for a path: next time new ones
+      this.#coming.clear();
+      throw new VolumeError('not-supported', `a segment would come ${shortfall}`);
     }
     const isRemap = !isExtension(from.plan, plan);
     if (isRemap) await this.#gate.hold('remapping');
@@ -268,12 +280,12 @@ export class VirtualVolume implements Volume {
     await Promise.all(left.map((path) => path.close()));
   }
 
-  /** The path of the segment at that offset; a new one, where the bytes are at another offset in their real volume. */
+  /** The path of the segment at that offset; a new one, where the bytes are somewhere else. */
   #pathFor(segment: PlannedSegment): Path {
     const known = this.#layout.paths.find((path) => isSamePlace(path.segment, segment));
-    if (known !== undefined) return known;
+    if (known?.isReplaceable === false) return known;
     const coming = this.#coming.get(segment.offset);
-    if (coming !== undefined && isSamePlace(coming.segment, segment)) return coming;
+    if (coming?.isReplaceable === false && isSamePlace(coming.segment, segment)) return coming;
     if (coming !== undefined) void coming.close();
     const path = new Path(segment, this.#options);
     this.#coming.set(segment.offset, path);
@@ -317,15 +329,16 @@ async function concatenationOf(
     segments.map(({ offset, length, realOffset }, index) => {
       const volume = volumes[index];
       assert(volume !== undefined, 'a path for each segment');
-      volume.hasGrown(realOffset + length);
       return { offset, length, volume, volumeOffset: realOffset };
     }),
   );
 }
 
-/** Requests under way on the one would be right on the other, too. */
+/** Requests under way on the one would be right on the other, too: a real volume's address and epoch may be others. */
 function isSamePlace(one: PlannedSegment, other: PlannedSegment): boolean {
-  return one.offset === other.offset && one.realOffset === other.realOffset;
+  return (
+    one.offset === other.offset && one.realVolume === other.realVolume && one.realOffset === other.realOffset
+  );
 }
 
 /** All that was there is there still, at the same place. */
@@ -337,8 +350,12 @@ function isExtension(from: VolumePlan, to: VolumePlan): boolean {
   });
 }
 
-function lostOf(had: Capabilities, has: Capabilities): string | undefined {
-  return (Object.keys(had) as (keyof Capabilities)[]).find(
-    (name) => name !== 'resize' && had[name] && !has[name],
+/** What hosts would miss, in words. */
+function shortfallOf(before: Volume, after: Volume): string | undefined {
+  const names = Object.keys(before.capabilities) as (keyof Capabilities)[];
+  const lost = names.find(
+    (name) => name !== 'resize' && before.capabilities[name] && !after.capabilities[name],
   );
+  if (lost !== undefined) return `without "${lost}"`;
+  return after.blockSizes.minimum > before.blockSizes.minimum ? 'with larger blocks' : undefined;
 }

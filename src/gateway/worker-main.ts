@@ -70,10 +70,12 @@ const primary: Conversation = new Conversation(process as unknown as Channel, {
       return { kind: 'refused', code: error.code, text: error.message };
     }
   },
-  adopt: ({ session, rest }: Adoption, socket: unknown) => {
+  adopt: ({ id, session, rest }: Adoption, socket: unknown) => {
+    primary.tell('adopted', id);
     if (!(socket instanceof Socket)) return undefined; // it was closed on its way
     return thePlane().server.adopt({ socket, session, rest: Buffer.from(rest) });
   },
+  beat: () => undefined,
   hosts: (name: string) => thePlane().exports.hostsOf(name),
   stop: async () => {
     try {

@@ -5,9 +5,11 @@
  *                       tell  watched   WatchMessage          what the directory's watch brings, from a snapshot on
  *                       ask   find      name                  Found: for the handshake, which the primary has
  *                       tell  adopt     Adoption + socket     a connection that has agreed on an export of the worker's
+ *                       ask   beat      -                     it is alive
  *                       ask   hosts     name                  number of connections
  *                       ask   stop      -                     drained, flushed, closed
  *   worker -> primary   tell  ready     -                     may be asked
+ *                       tell  adopted   id of the Adoption    the socket is here
  *                       tell  figures   Figures               when they have changed
  *                       ask   look      name                  a fresh look at the directory has ended
  *                       ask   grow      Growth                the directory has made the volume larger
@@ -36,6 +38,7 @@ export type Found =
   | { readonly kind: 'none' };
 
 export interface Adoption {
+  readonly id: number;
   readonly session: NegotiatedSession;
   readonly rest: Uint8Array;
 }
@@ -45,5 +48,5 @@ export interface Growth {
   readonly sizeBytes: number;
 }
 
-/** How long a worker is given to drain. */
-export const WORKER_STOP_MS = 20_000;
+/** How long a worker is given to stop: more than it gives itself (data-plane.ts). */
+export const WORKER_STOP_MS = 13_000;

@@ -4,15 +4,19 @@
  * workers what it hears.
  *
  *   worker:  starting -> ready      it may be asked
- *            any      -> ended      whatever the reason: another is started in its place, at once unless they all end soon
+ *            any      -> ended      whatever the reason (one that does not answer is killed): another is started in its place, at once unless
+ *                                   they all end soon
  *
  * Invariants
  *  1. A volume belongs to one place for ever (by a hash of its name), and there is one process at a place at a time: the next is
  *     started when the one before has ended. So the connections of a volume are always in one process, which has the fence
- *     between them (SPEC N4); the kernel closes those of one that has ended, to hosts and to storage systems, before anybody hears.
+ *     between them (SPEC N4); the kernel closes those of one that has ended, to hosts and to storage systems, before anybody hears. Those
+ *     on their way to it are closed here (hand-overs.ts).
  *  2. The end of a worker is nothing to the others, nor to connections that are still in their handshake: a question to it waits for the
  *     next one, up to FIND_MS_MAX.
- *  3. Workers have the same second information: a snapshot first, then each message of the watch, in its order.
+ *  3. What waits for a worker is bounded: questions and hand-overs by their numbers, what it is told by the time after which one that
+ *     hangs is killed.
+ *  4. Workers have the same second information: a snapshot first, then each message of the watch, in its order.
  */
 
 import { type ChildProcess, fork } from 'node:child_process';
@@ -26,6 +30,7 @@ import type { ExportEntry } from '../nbd-server-protocol/session.ts';
 import { Conversation } from './conversation.ts';
 import type { DataPlaneOptions, Front } from './data-plane.ts';
 import { type Figures, readyVolumes } from './exports.ts';
+import { HandOvers } from './hand-overs.ts';
 import type { WatchedKnowledge } from './knowledge.ts';
 import { recordsOf } from './second-information.ts';
 import {
@@ -42,6 +47,13 @@ const FIND_MS_MAX = 50_000;
 /** One that has lived for less than this, as the one before it, is followed by the next only after a pause. */
 const SETTLED_MS = 5_000;
 const PAUSE_MS = 1_000;
+
+/** A worker is asked so often for a sign of life; one that owes it for so many times in a row hangs. Starting takes longer. */
+const BEAT_MS = 2_000;
+const BEATS_OWED_MAX = 5;
+const BEATS_OWED_STARTING_MAX = 20;
+/** Hosts in their handshake that may wait for one worker's answer. */
+const QUESTIONS_MAX = 4_096;
 
 export interface WorkersOptions extends Omit<DataPlaneOptions, 'knowledge'> {
   readonly workers: number;
@@ -71,8 +83,7 @@ export function createWorkers(options: WorkersOptions): Front {
     return place;
   };
   const handOver = ({ socket, session, rest }: AgreedConnection): void => {
-    const adoption: Adoption = { session, rest };
-    if (!placeFor(session.exportName).adopt(adoption, socket)) socket.destroy();
+    if (!placeFor(session.exportName).adopt({ session, rest }, socket)) socket.destroy();
   };
   const exports = {
     list: (): Iterable<ExportEntry> => readyVolumes(knowledge.information),
@@ -88,8 +99,7 @@ export function createWorkers(options: WorkersOptions): Front {
     figures: () => sumOf(places.map((place) => place.figures)),
     stop: async () => {
       unsubscribe();
-      await server.stop();
-      const outcomes = await Promise.allSettled(places.map((place) => place.stop()));
+      const outcomes = await Promise.allSettled([server.stop(), ...places.map((place) => place.stop())]);
       for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
     },
   };
@@ -122,7 +132,9 @@ class WorkerPlace {
   readonly #log: Log;
   #child: ChildProcess | undefined;
   #conversation: Conversation | undefined;
+  readonly #handOvers = new HandOvers();
   #isReady = false;
+  #questions = 0;
   readonly #waiters = new Set<() => void>();
   readonly #stopping = new AbortController();
   readonly #running: Promise<void>;
@@ -139,14 +151,28 @@ class WorkerPlace {
   }
 
   /** False when there is nobody to take it. */
-  adopt(adoption: Adoption, socket: AgreedConnection['socket']): boolean {
-    if (!this.#isReady) return false;
+  adopt(agreed: Omit<Adoption, 'id'>, socket: AgreedConnection['socket']): boolean {
+    const id = this.#isReady ? this.#handOvers.begin(socket) : undefined;
+    if (id === undefined) return false;
+    const adoption: Adoption = { id, ...agreed };
     this.#conversation?.tell('adopt', adoption, socket);
     return true;
   }
 
   async find(name: string): Promise<NbdExport | undefined> {
     const untilMs = performance.now() + FIND_MS_MAX;
+    if (this.#questions >= QUESTIONS_MAX) {
+      throw new ExportRefused('shutdown', 'the process that serves this volume has too much to do');
+    }
+    this.#questions += 1;
+    try {
+      return await this.#find(name, untilMs);
+    } finally {
+      this.#questions -= 1;
+    }
+  }
+
+  async #find(name: string, untilMs: number): Promise<NbdExport | undefined> {
     while (!this.#stopping.signal.aborted) {
       const found = await this.#ask('find', name, untilMs - performance.now());
       if (found === undefined) continue; // it has ended meanwhile
@@ -158,10 +184,12 @@ class WorkerPlace {
     throw new ExportRefused('shutdown', 'the gateway is being stopped');
   }
 
+  /** Hosts of a worker that has ended come back, and must not count as gone. @throws ControlError 'unavailable' */
   async hostsOf(name: string): Promise<number> {
-    if (!this.#isReady) return 0;
-    const hosts = await this.#ask('hosts', name, FIND_MS_MAX);
-    return hosts === undefined ? 0 : (hosts as number);
+    if (!this.#isReady || this.#conversation === undefined) {
+      throw new ControlError('unavailable', `the process that serves volume ${name} is being started`);
+    }
+    return (await this.#conversation.ask('hosts', name)) as number;
   }
 
   async stop(): Promise<void> {
@@ -219,8 +247,10 @@ class WorkerPlace {
       const startedMs = performance.now();
       const how = await this.#live();
       this.#isReady = false;
+      this.#conversation?.close();
       this.#conversation = undefined;
       this.#child = undefined;
+      this.#handOvers.closeAll();
       this.figures = NO_FIGURES;
       if (signal.aborted) break;
       this.#log.error({ worker: this.#number, ...how }, 'a worker has ended: another is started');
@@ -248,6 +278,7 @@ class WorkerPlace {
       figures: (figures: Figures) => {
         this.figures = figures;
       },
+      adopted: (id: number) => this.#handOvers.end(id),
       look: (name: Growth['name']) => knowledge.freshLook(name, FIND_MS_MAX),
       grow: ({ name, sizeBytes }: Growth) => grow(name, sizeBytes),
     });
@@ -258,10 +289,35 @@ class WorkerPlace {
     }
     const start: WorkerStart = { connections, reconnectMs };
     conversation.tell('start', start);
-    return new Promise((resolve) => {
-      child.on('error', (error) => resolve({ error: error.message }));
+    const heart = setInterval(this.#listenerTo(child, conversation), BEAT_MS);
+    const ended = new Promise<object>((resolve) => {
+      child.on('error', (error) => {
+        if (child.pid === undefined)
+          resolve({ error: error.message }); // there is no process, nor an exit
+        else this.#log.warn({ worker: this.#number, error: error.message }, 'trouble with a worker');
+      });
       child.on('exit', (code, exitSignal) => resolve({ code, signal: exitSignal }));
     });
+    return ended.finally(() => clearInterval(heart));
+  }
+
+  /** Counted in beats, not by the clock: when this process itself has hung, answers are there already, and about to be read. */
+  #listenerTo(child: ChildProcess, conversation: Conversation): () => void {
+    let owed = 0;
+    return () => {
+      owed += 1;
+      if (owed === 1) {
+        conversation.ask('beat', undefined).then(
+          () => {
+            owed = 0;
+          },
+          () => undefined, // it has ended: so does the listening
+        );
+      } else if (owed > (this.#isReady ? BEATS_OWED_MAX : BEATS_OWED_STARTING_MAX)) {
+        this.#log.error({ worker: this.#number, pid: child.pid }, 'a worker does not answer: it is killed');
+        child.kill('SIGKILL');
+      }
+    };
   }
 }
 

@@ -32,6 +32,11 @@ export class FlushLedger {
     return new VolumeError('failed', `the volume takes no more writes: ${this.#failure}`);
   }
 
+  /** A flush has failed, or the next one will: whoever has the volume must hear of it. */
+  get owesFailure(): boolean {
+    return this.#inDoubt || this.#failure !== undefined;
+  }
+
   sent(operation: Operation): void {
     operation.changesBefore = this.#answered;
   }

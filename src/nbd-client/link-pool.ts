@@ -5,7 +5,8 @@
  *   reconnecting  -> connected      a connection is there again; what waits is sent
  *   reconnecting  -> failed         reconnectMs have passed: what waits fails with 'io', and so does what comes
  *   failed        -> connected      a connection is there again
- *   connected, reconnecting, failed -> failed for good   the export has come back with less than before
+ *   connected, reconnecting, failed -> failed for good   the export has come back with less than was promised
+ *                                                       or its user has given up
  *   connected     -> reconnecting   retarget: all connections are given up
  *   any           -> closed         close
  *
@@ -43,6 +44,7 @@ export type RemoteState = 'connected' | 'reconnecting' | 'failed' | 'closed';
 export type Verdict =
   | { readonly kind: 'use' }
   | { readonly kind: 'stale' }
+  | { readonly kind: 'too-small'; readonly reason: string }
   | { readonly kind: 'less'; readonly reason: string };
 
 export interface LinkPoolOptions {
@@ -53,8 +55,8 @@ export interface LinkPoolOptions {
   readonly ledger: FlushLedger;
   readonly log: Log;
   /**
-   * What to do with a further connection: use it; try again, since what it says of the size may be older than what is
-   * known; or, with the reason in words, give the volume up.
+   * What to do with a connection: use it; try again, since what it says of the size may be older than what is known, or,
+   * told as a refusal, has not as many bytes as are needed now; or, with the reason in words, give the volume up.
    */
   judge(session: ClientSession, dialledMs: number): Verdict;
   onState(state: RemoteState): void;
@@ -95,6 +97,10 @@ export class LinkPool implements LinkOwner {
 
   get state(): RemoteState {
     return this.#state;
+  }
+
+  get hasFailedForGood(): boolean {
+    return this.#failedForGood !== undefined;
   }
 
   get liveLinks(): number {
@@ -281,27 +287,41 @@ export class LinkPool implements LinkOwner {
         ready: (socket, session, rest) => {
           slot.giveUp = undefined;
           const link = new Link(socket, session, this);
-          this.#opening?.succeed(session);
           const verdict = this.#options.judge(session, dialledMs);
           if (verdict.kind === 'use') {
+            this.#opening?.succeed(session);
             this.#linked(slot, link, rest);
           } else {
             socket.destroy();
-            if (verdict.kind === 'stale') this.#retry(slot);
-            else this.#failForGood(verdict.reason);
+            this.#notUsed(slot, verdict);
           }
           return link;
         },
         failed: (error) => {
           slot.giveUp = undefined;
-          this.#lastFailure = error;
-          this.#options.log.debug({ error: error.message }, 'no connection to an NBD server');
-          this.#retry(slot);
-          this.#opening?.attemptFailed(error);
+          this.#attemptFailed(slot, error);
           this.#tellOfRefusal(error); // which may retarget
         },
       },
     );
+  }
+
+  #notUsed(slot: Slot, verdict: Exclude<Verdict, { kind: 'use' }>): void {
+    if (verdict.kind === 'stale') {
+      this.#retry(slot);
+      return;
+    }
+    if (verdict.kind === 'less')
+      this.giveUp(new VolumeError('failed', `${this.#serverText}: ${verdict.reason}`));
+    else this.#attemptFailed(slot, new VolumeError('io', `${this.#serverText}: ${verdict.reason}`));
+    this.#options.onRefused({ code: 'refused', message: verdict.reason });
+  }
+
+  #attemptFailed(slot: Slot, error: VolumeError): void {
+    this.#lastFailure = error;
+    this.#options.log.debug({ error: error.message }, 'no connection to an NBD server');
+    this.#retry(slot);
+    this.#opening?.attemptFailed(error);
   }
 
   #leaveUnopened(): void {
@@ -380,15 +400,17 @@ export class LinkPool implements LinkOwner {
     this.#failWaiting(goneError(this.#serverText, this.#lastFailure));
   }
 
-  #failForGood(reason: string): void {
-    this.#failedForGood = new VolumeError('failed', `${this.#serverText}: ${reason}`);
+  /** Fails for good: what waits and what is in flight, now, and whatever comes. */
+  giveUp(error: VolumeError): void {
+    if (this.#state === 'closed' || this.#failedForGood !== undefined) return;
+    this.#failedForGood = error;
     clearTimeout(this.#expiry);
-    this.#enter('failed', this.#failedForGood);
+    this.#enter('failed', error);
     for (const slot of this.#slots) {
       this.#idle(slot);
-      slot.link?.drop(this.#failedForGood);
+      slot.link?.drop(error);
     }
-    this.#failWaiting(this.#failedForGood);
+    this.#failWaiting(error);
   }
 
   /** A connection that owes answers and gives no sign for reconnectMs counts as lost. */

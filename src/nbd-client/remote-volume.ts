@@ -79,6 +79,8 @@ export interface RemoteOpening {
   readonly volume: Promise<RemoteVolume>;
   /** As RemoteVolume's, and also before there is one. */
   retarget(target: RemoteTarget): void;
+  /** As RemoteVolume's, and also before there is one: an export with fewer bytes is none yet. */
+  needs(sizeBytes: number): void;
 }
 
 const CONNECTIONS = 4;
@@ -103,6 +105,7 @@ export function startRemoteVolume(options: RemoteVolumeOptions): RemoteOpening {
   const reconnectMs = options.reconnectMs ?? RECONNECT_MS;
   const ledger = new FlushLedger();
   let volume: RemoteVolume | undefined;
+  let neededBytes: number | undefined;
   const pool = new LinkPool({
     target: { address, exportName, ...(description === undefined ? {} : { description }) },
     dialOptions: {
@@ -113,17 +116,25 @@ export function startRemoteVolume(options: RemoteVolumeOptions): RemoteOpening {
     reconnectMs,
     ledger,
     log,
-    judge: (session, dialledMs) => volume?.judge(session, dialledMs) ?? { kind: 'use' },
+    judge: (session, dialledMs) => volume?.judge(session, dialledMs) ?? judgeSize(session, neededBytes),
     onState: options.onState ?? (() => undefined),
     onRefused: options.onRefused ?? (() => undefined),
   });
   const open = async (): Promise<RemoteVolume> => {
     const session = await pool.open(options.openMs ?? 0, options.signal);
     volume = new RemoteVolume(pool, ledger, session);
+    if (neededBytes !== undefined) volume.needs(neededBytes);
     if (volume.canMultiConn) pool.widen(options.connections ?? CONNECTIONS);
     return volume;
   };
-  return { volume: open(), retarget: (target) => pool.retarget(target) };
+  return {
+    volume: open(),
+    retarget: (target) => pool.retarget(target),
+    needs: (sizeBytes) => {
+      neededBytes = sizeBytes;
+      volume?.needs(sizeBytes);
+    },
+  };
 }
 
 export class RemoteVolume implements Volume {
@@ -137,6 +148,7 @@ export class RemoteVolume implements Volume {
   readonly #payloadBytesMax: number;
   readonly #sendsFua: boolean;
   #sizeBytes: number;
+  #neededBytes: number | undefined;
   /** The smallest size that a resize under way may have made; Infinity: none is. */
   #resizingTo = Number.POSITIVE_INFINITY;
   #resizedAtMs = Number.NEGATIVE_INFINITY;
@@ -182,18 +194,30 @@ export class RemoteVolume implements Volume {
     this.#pool.retarget(target);
   }
 
-  /** It is known from elsewhere that the export has at least this size by now. */
-  hasGrown(sizeBytes: number): void {
-    if (sizeBytes <= this.#sizeBytes) return;
-    this.#sizeBytes = sizeBytes;
-    this.#resizedAtMs = performance.now(); // what an attempt under way tells of the size may be older
+  /**
+   * How many bytes are needed from now on: it is known from elsewhere that the export has them, or will. Connections to fewer are
+   * tried again; what lies behind may come and go. Without it no byte of the export may ever go.
+   */
+  needs(sizeBytes: number): void {
+    this.#neededBytes = sizeBytes;
+    this.#sizeBytes = Math.max(this.#sizeBytes, sizeBytes);
   }
 
-  /** Whether a further connection, asked for at `dialledMs`, may be used. Takes a larger size over. */
+  /**
+   * It has failed for good, since the export has come back with less than was promised: another RemoteVolume of it would do.
+   * False when the next flush has to fail, of which another one would not know.
+   */
+  get isReplaceable(): boolean {
+    return this.#pool.hasFailedForGood && !this.#ledger.owesFailure;
+  }
+
+  /** Whether a further connection, asked for at `dialledMs`, may be used. Takes its size over. */
   judge(session: ClientSession, dialledMs: number): Verdict {
     const { sizeBytes } = session;
     if (dialledMs <= this.#resizedAtMs) return { kind: 'stale' };
-    if (sizeBytes < Math.min(this.#sizeBytes, this.#resizingTo)) {
+    const verdict = judgeSize(session, this.#neededBytes);
+    if (verdict.kind !== 'use') return verdict;
+    if (this.#neededBytes === undefined && sizeBytes < Math.min(this.#sizeBytes, this.#resizingTo)) {
       const reason = `the export has come back with ${sizeBytes} bytes, it had ${this.#sizeBytes}`;
       return { kind: 'less', reason };
     }
@@ -298,6 +322,11 @@ export class RemoteVolume implements Volume {
     }
   }
 
+  /** Waits for nothing any more: all requests fail with 'io', those that come, too. Still to be closed. */
+  giveUp(reason: string): void {
+    this.#pool.giveUp(new VolumeError('io', reason));
+  }
+
   close(): Promise<void> {
     this.#closing ??= this.#pool.close();
     return this.#closing;
@@ -394,6 +423,11 @@ export class RemoteVolume implements Volume {
       this.#pool.release();
     }
   }
+}
+
+function judgeSize({ sizeBytes }: ClientSession, neededBytes = 0): Verdict {
+  if (sizeBytes >= neededBytes) return { kind: 'use' };
+  return { kind: 'too-small', reason: `the export has ${sizeBytes} bytes, and ${neededBytes} are needed` };
 }
 
 /** Waits for all, also when one fails: the memory is not the caller's before. */

@@ -73,6 +73,8 @@ export interface ExportUser {
 const DISTANT_HOLE_BYTES_MIN = 2 * 1024 * 1024;
 
 export class LiveExport {
+  /** One of its names. */
+  readonly name: string;
   readonly volume: Volume;
   /** What is read with one operation. */
   readonly readBytesMax: number;
@@ -92,7 +94,8 @@ export class LiveExport {
   readonly #waiters = new Set<() => void>();
 
   /** `onUnused` is called each time the last user has left. */
-  constructor({ volume, distant }: NbdExport, onUnused: () => void) {
+  constructor({ name, volume, distant }: NbdExport, onUnused: () => void) {
+    this.name = name;
     this.volume = volume;
     this.readBytesMax = distant ? SLAB_BYTES_MAX : PIECE_BYTES;
     this.gatherBytes = distant ? SLAB_BYTES_MAX : 0;

@@ -147,14 +147,23 @@ export class NbdServer {
       clearTimeout(timer);
     }
     const flushes: Promise<void>[] = [];
-    for (const { volume, hasBegun } of this.#live.values()) {
+    for (const { name, volume, hasBegun } of this.#live.values()) {
       const { write, flush } = volume.capabilities;
-      if (hasBegun && write && flush) flushes.push(volume.flush());
+      if (hasBegun && write && flush) flushes.push(this.#flush(name, volume));
     }
     await Promise.allSettled(flushes); // one that fails must not keep the others from being flushed
     this.#flushed = true;
     for (const live of [...this.#live.values()]) this.#retire(live);
     await Promise.all(flushes);
+  }
+
+  async #flush(name: string, volume: Volume): Promise<void> {
+    try {
+      await volume.flush();
+    } catch (error) {
+      this.#context.log.error({ export: name, error: String(error) }, 'not flushed');
+      throw error;
+    }
   }
 
   #liveOf(nbdExport: NbdExport): LiveExport {

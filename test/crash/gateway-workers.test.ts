@@ -1,18 +1,47 @@
 /** SPEC V3: a gateway of several processes, and the end of one of them. */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { placeOf } from '../../src/gateway/workers.ts';
 import type { Log } from '../../src/model/log.ts';
 import { outcomeOf } from '../contract/model-run.ts';
+import { NbdClient } from '../support/client.ts';
 import { GatewayLab, type RunningGateway } from '../support/cluster/gateway-lab.ts';
 import { startLoad } from '../support/cluster/load.ts';
 import { silentLog } from '../support/log.ts';
 import { testRandom } from '../support/random.ts';
 import { eventually } from '../support/tools.ts';
 import { MemoryVolume } from '../support/volumes/memory-volume.ts';
+import { ClosedByPeer } from '../support/wire.ts';
 
 const MIB = 1024 * 1024;
 const WORKERS = 3;
+
+/** Far beyond what a worker needs to be started again. */
+const FOR_EVER_MS = 15_000;
+
+type Fate = 'served' | 'ended' | 'waits for ever';
+
+/** What becomes of a host that connects, and reads once. */
+async function fateOf({ port }: RunningGateway, name: string): Promise<Fate> {
+  const patience = new AbortController();
+  const late = sleep(FOR_EVER_MS, 'waits for ever' as const, patience).catch(() => 'ended' as const);
+  const fate = await Promise.race([late, use(`nbd://127.0.0.1:${port}`, name)]);
+  patience.abort();
+  return fate;
+}
+
+async function use(uri: string, name: string): Promise<Fate> {
+  try {
+    const client = await NbdClient.open(uri, name);
+    await client.read(0, 512);
+    client.wire.destroy();
+    return 'served';
+  } catch (error) {
+    if (error instanceof ClosedByPeer) return 'ended';
+    throw error;
+  }
+}
 
 describe('a gateway of several processes', () => {
   let lab: GatewayLab;
@@ -114,6 +143,52 @@ describe('a gateway of several processes', () => {
     await Promise.all(loads.map((load) => load.progress()));
     await Promise.all(loads.map((load) => load.finish()));
     expect(pids.get(1)).toBe(otherWorker);
+  });
+
+  test('kill -9 of one to which connections are being handed over: each is served, or ends', async () => {
+    const [CLIENTS, ROUNDS] = [80, 6];
+    lab.volume(nameAt(0), [lab.real(0, MIB)]);
+    const gateway = await start();
+    for (let round = 0; round < ROUNDS; round++) {
+      const pid = await eventually('a worker', () => pids.get(0));
+      const clients = Array.from({ length: CLIENTS }, () => fateOf(gateway, nameAt(0)));
+      await Promise.race(clients);
+      pids.delete(0);
+      process.kill(pid, 'SIGKILL');
+      expect(await Promise.all(clients)).not.toContain('waits for ever');
+    }
+  });
+
+  test('of a worker that is being started again nobody says that it has no hosts', async () => {
+    lab.volume(nameAt(0), [lab.real(0, MIB)]);
+    const gateway = await start();
+    await lab.host(gateway, nameAt(0));
+    const pid = pids.get(0);
+    if (pid === undefined) throw new Error('there is a worker');
+    process.kill(pid, 'SIGKILL');
+    const answers = new Set<number>();
+    await eventually('another worker', async () => {
+      const { status } = await fetch(`${gateway.manage}/volumes/${nameAt(0)}/hosts`);
+      if (pids.get(0) !== pid) return true;
+      answers.add(status);
+      return undefined;
+    });
+    expect([...answers]).toEqual([503]);
+  });
+
+  test('a worker that hangs is killed, and its hosts come back', async () => {
+    lab.volume(nameAt(0), [lab.real(0, MIB)]);
+    const gateway = await start();
+    const host = await lab.host(gateway, nameAt(0));
+    const pid = pids.get(0);
+    if (pid === undefined) throw new Error('there is a worker');
+    process.kill(pid, 'SIGSTOP');
+    try {
+      await host.write(0, Buffer.alloc(4096, 1), 0, 4096, true);
+      expect(pids.get(0)).not.toBe(pid);
+    } finally {
+      if (pids.get(0) === pid) process.kill(pid, 'SIGCONT');
+    }
   });
 
   test('stop ends all processes, and flushes', async () => {

@@ -20,6 +20,10 @@ export class DirectoryStandIn {
   readonly leaseMs = 300;
   /** Nothing is told to watchers: they lag behind what is asked for. */
   muted = false;
+  /** Reports of gateways are taken, and never answered. */
+  hangs = false;
+  /** Those that still wait. */
+  hanging = 0;
   /** What a resize does; resolves with the operation's error, or null. */
   onResize: (name: string, sizeBytes: number) => Promise<OperationRecord['error']> = async () => null;
   snapshots = 0;
@@ -89,6 +93,13 @@ export class DirectoryStandIn {
     const text: Buffer[] = [];
     for await (const chunk of request) text.push(chunk as Buffer);
     const body: unknown = text.length === 0 ? undefined : JSON.parse(Buffer.concat(text).toString());
+    if (this.hangs && request.method === 'PUT') {
+      this.hanging += 1;
+      response.on('close', () => {
+        this.hanging -= 1;
+      });
+      return;
+    }
     const path = url.pathname.split('/').slice(1).map(decodeURIComponent);
     const [status, answer] = this.#answer(request.method ?? 'GET', path, body);
     response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(answer));

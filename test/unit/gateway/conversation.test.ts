@@ -76,6 +76,14 @@ describe('Conversation', () => {
     await expect(asked).rejects.toMatchObject({ code: 'unavailable' });
     await expect(conversation.ask('never', undefined)).rejects.toMatchObject({ code: 'unavailable' });
   });
+
+  test('2: when the other side is known to have ended, and the channel does not say so', async () => {
+    const { conversation } = pair({ never: () => new Promise(() => undefined) });
+    const asked = conversation.ask('never', undefined);
+    conversation.close();
+    await expect(asked).rejects.toMatchObject({ code: 'unavailable' });
+    await expect(conversation.ask('never', undefined)).rejects.toMatchObject({ code: 'unavailable' });
+  });
 });
 
 test('V3: every volume has one place, all places have volumes, and one place more moves only few', () => {

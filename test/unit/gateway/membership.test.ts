@@ -1,5 +1,5 @@
 import { writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { Membership } from '../../../src/gateway/membership.ts';
 import type { Information } from '../../../src/gateway/second-information.ts';
 import type { Log } from '../../../src/model/log.ts';
@@ -43,6 +43,25 @@ test('the newest information is there when it has been closed, and opened again'
   await membership.close();
   const again = await Membership.open(folder, silentLog);
   expect(await again.load()).toEqual(information(20));
+});
+
+test('what has changed is saved at once, for whoever is killed then; what follows it closely, a moment later', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout'] }); // a moment later never comes
+  try {
+    const membership = await Membership.open(folder, silentLog);
+    await membership.join(CLUSTER);
+    const saved = async (): Promise<number | undefined> => (await membership.load())?.revision;
+    for (let revision = 1; revision <= 3; revision++) membership.keep(information(revision));
+    while ((await saved()) === undefined) await new Promise((resolve) => setImmediate(resolve));
+    expect(await saved()).toBe(1);
+    while (vi.getTimerCount() === 0) await new Promise((resolve) => setImmediate(resolve));
+    vi.runOnlyPendingTimers();
+    while ((await saved()) === 1) await new Promise((resolve) => setImmediate(resolve));
+    expect(await saved()).toBe(3);
+    await membership.close();
+  } finally {
+    vi.useRealTimers();
+  }
 });
 
 test.each([

@@ -3,6 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { Log } from '../../../src/model/log.ts';
 import { outcomeOf } from '../../contract/model-run.ts';
 import { NbdClient, outcome } from '../../support/client.ts';
 import { DirectoryStandIn } from '../../support/cluster/directory-stand-in.ts';
@@ -10,6 +11,7 @@ import { GatewayLab } from '../../support/cluster/gateway-lab.ts';
 import { startLoad } from '../../support/cluster/load.ts';
 import { volumeOf } from '../../support/cluster/records.ts';
 import { KEY } from '../../support/cluster/storage-stand-in.ts';
+import { silentLog } from '../../support/log.ts';
 import { testRandom } from '../../support/random.ts';
 import { eventually } from '../../support/tools.ts';
 import { DelayVolume, Gate, seededDelays } from '../../support/volumes/delay-volume.ts';
@@ -166,6 +168,48 @@ describe('a path that changes under load', () => {
   });
 });
 
+test('another real volume is another place: what is under way at the one does not come to the other', async () => {
+  const gate = new Gate();
+  const [older, newer] = [new MemoryVolume(Buffer.alloc(MIB)), new MemoryVolume(Buffer.alloc(MIB))];
+  const first = lab.real(0, MIB);
+  lab.volume('disk', [first, lab.real(1, new DelayVolume(older, gate.delay))]);
+  const host = await lab.host(await lab.gateway(), 'disk');
+  const block = Buffer.alloc(4096, 3);
+  gate.shut('write');
+  const writing = host.write(MIB, block, 0, 4096, false);
+  await eventually('the write has arrived', () => (gate.held.length === 1 ? true : undefined));
+  lab.volume('disk', [first, lab.real(0, newer)]); // it has been smaller between, which nobody has heard of here
+  await sleep(TEMPTATION_MS);
+  gate.open();
+  await writing;
+  await eventually('the other real volume', async () => {
+    await host.write(MIB + 4096, block, 0, 4096, false);
+    const target = Buffer.alloc(4096);
+    newer.readNow(4096, target, 0, 4096);
+    return target.equals(block) ? true : undefined;
+  });
+  const [there, here] = [Buffer.alloc(4096, 7), Buffer.alloc(4096, 7)];
+  older.readNow(0, there, 0, 4096);
+  newer.readNow(0, here, 0, 4096);
+  expect([there.equals(block), here.equals(Buffer.alloc(4096))]).toEqual([true, true]);
+});
+
+test('a record that is not whole is reported once, and the volume served as it was', async () => {
+  const segment = lab.real(0, MIB);
+  const warnings: string[] = [];
+  const log: Log = { ...silentLog, warn: (_fields, text) => warnings.push(text) };
+  lab.volume('disk', [segment]);
+  const gateway = await lab.gateway('east-gw', { log });
+  const host = await lab.host(gateway, 'disk');
+  lab.volume('disk', [segment], { sizeBytes: 2 * MIB });
+  for (const name of ['other', 'another']) {
+    lab.volume(name, [lab.real(1, MIB)]);
+    await lab.host(gateway, name);
+  }
+  await host.write(0, Buffer.alloc(4096, 1), 0, 4096, true);
+  expect(warnings.filter((text) => text === 'serving it as it was')).toHaveLength(1);
+});
+
 test('N4: the write of a dead host connection stays before a newer one, also over a new epoch', async () => {
   const gate = new Gate();
   const inner = new MemoryVolume(Buffer.alloc(MIB));
@@ -258,6 +302,41 @@ describe('V2: the directory', () => {
     expect((await lab.host(gateway, 'disk')).sizeBytes).toBe(MIB);
     await other.stop();
   });
+});
+
+test('stop: a directory that does not answer is not waited for', async () => {
+  const gateway = await lab.gateway();
+  lab.directory.hangs = true;
+  await eventually('a report', () => (lab.directory.hanging > 0 ? true : undefined));
+  const stopping = gateway.service.stop();
+  await eventually('it is given up', () => (lab.directory.hanging === 0 ? true : undefined), 5_000);
+  await stopping;
+});
+
+test('stop: storage systems that are away, or hang, are not waited for longer than a moment; what was not flushed is told', async () => {
+  const gate = new Gate();
+  const notFlushed: unknown[] = [];
+  const log: Log = {
+    ...silentLog,
+    error: (fields, text) => {
+      if (text === 'not flushed') notFlushed.push((fields as { export: string }).export);
+    },
+  };
+  lab.volume('away', [lab.real(0, MIB)]);
+  lab.volume('hanging', [lab.real(1, new DelayVolume(new MemoryVolume(Buffer.alloc(MIB)), gate.delay))]);
+  const gateway = await lab.gateway('east-gw', { log, reconnectMs: 600_000 });
+  const uri = `nbd://127.0.0.1:${gateway.port}`;
+  const [away, hanging] = [await NbdClient.open(uri, 'away'), await NbdClient.open(uri, 'hanging')];
+  expect(await away.write(0, Buffer.alloc(4096, 1))).toBe(0);
+  expect(await hanging.write(0, Buffer.alloc(4096, 1))).toBe(0);
+  gate.shut('write', 'flush');
+  const answer = outcome(hanging.write(0, Buffer.alloc(4096, 2)));
+  await eventually('the write has arrived', () => (gate.held.length === 1 ? true : undefined));
+  await lab.storage[0].stop();
+  await expect(gateway.service.stop()).rejects.toMatchObject({ code: 'io' });
+  expect(await answer).toBe('closed');
+  expect(notFlushed.sort()).toEqual(['away', 'hanging']);
+  gate.open();
 });
 
 test('stop: what is in flight is answered, and the folder is free', async () => {

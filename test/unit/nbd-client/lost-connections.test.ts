@@ -347,6 +347,24 @@ test('what a connection says of the size is not believed when a resize came betw
   expect(volume.sizeBytes).toBe(8192);
 });
 
+test('with needs, an export may come back with less than it had, and is waited for while it has less than is needed', async () => {
+  await using lab = await pair({ transmissionFlags: MULTI, sizeBytes: 8192 }, { connections: 2 });
+  const { server, volume } = lab;
+  volume.needs(4096);
+  server.script = { transmissionFlags: MULTI, sizeBytes: 4096 };
+  server.dropConnections();
+  await volume.read(0, Buffer.alloc(512), 0, 512);
+  expect([volume.state, volume.sizeBytes]).toEqual(['connected', 4096]);
+  server.script = { transmissionFlags: MULTI, sizeBytes: 2048 };
+  server.dropConnections();
+  const reading = volume.read(0, Buffer.alloc(512), 0, 512);
+  await eventually('some attempts', () => (server.accepted > 6 ? true : undefined));
+  expect(volume.state).toBe('reconnecting');
+  volume.needs(2048);
+  await reading;
+  expect(volume.sizeBytes).toBe(2048);
+});
+
 test('a connection outlives the time that a handshake may take', async () => {
   await using lab = await pair({}, { reconnectMs: 100 });
   await new Promise((resolve) => setTimeout(resolve, 250));
