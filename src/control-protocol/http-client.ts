@@ -236,5 +236,5 @@ function reasonOf(error: unknown): string {
   if (error.name === 'TimeoutError') return 'no answer in time';
   const { cause } = error;
   if (!(cause instanceof Error)) return error.message;
-  return 'code' in cause ? String(cause.code) : cause.message;
+  return 'code' in cause && cause.code !== undefined ? String(cause.code) : cause.message;
 }

@@ -9,20 +9,24 @@
  * 3. A file that is damaged, somebody else's, or a later version's is refused, with all that it says left as it is.
  * 4. A transaction that has met a StoreError cannot be committed, nor gone on with, even if its function has caught
  *    that: SQLite may have rolled it back already, and each further statement would be a transaction of its own.
+ * 5. What the disk has given it when it was opened, volumes cannot take from it: on a disk that they have filled, a record can
+ *    still be changed or deleted, without which no volume could be deleted, and no space be freed.
  *
  * All calls are synchronous, and wait for the disk: for metadata, which is small and seldom, never for data.
  */
 
-import { accessSync, closeSync, constants, openSync, statSync } from 'node:fs';
+import { accessSync, closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
+import * as sys from '../base/syscalls.ts';
 import { assert, StoreError, UsageError } from '../model/errors.ts';
 import { folderErrorOf } from './errors.ts';
 import { folderSpace } from './folder-space.ts';
 
 const BUSY_TIMEOUT_MS = 2000; // somebody may be looking at the file, or taking a copy of it
 const STATEMENTS_MAX = 200;
-const LOG_BYTES_KEPT = 4 * 1024 * 1024; // of the WAL, when a large transaction has made it longer
+const LOG_BYTES_KEPT = 4 * 1024 * 1024; // of the WAL, when a large transaction has made it longer; SQLite begins it anew earlier
+const GROWTH_BYTES_KEPT = 256 * 1024; // of the file itself, beyond its end
 const FILE_MODE = 0o600; // its log, and the log's index, get the same from SQLite
 const SPACE_NEEDED_BYTES = 64 * 1024; // less than this is a full disk: the WAL's index grows by half of it
 
@@ -68,6 +72,7 @@ export function openMetadataStore(path: string, options: MetadataStoreOptions): 
       migrate(database as DatabaseSync, script, version + index + 1, applicationId);
     });
     database.exec('PRAGMA foreign_keys = ON');
+    keepSpaceForLog(`${path}-wal`);
     return new MetadataStore(database, path);
   } catch (error) {
     database?.close();
@@ -176,10 +181,29 @@ function refuseWhatIsNoDatabase(path: string): void {
 /** For this user alone, which SQLite does not see to. An empty file is a new one. */
 function makeWhenMissing(path: string): void {
   try {
-    closeSync(openSync(path, constants.O_RDWR | constants.O_CREAT, FILE_MODE));
+    const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, FILE_MODE);
+    // Before SQLite has it: whoever closes a file in the same process takes SQLite's locks on it away.
+    keepSpace(fd, fstatSync(fd).size, GROWTH_BYTES_KEPT);
+    closeSync(fd);
   } catch (error) {
     throw folderErrorOf(error, path);
   }
+}
+
+/** SQLite's locks are not on its log, and it keeps the log while it is open. */
+function keepSpaceForLog(path: string): void {
+  try {
+    const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, FILE_MODE);
+    keepSpace(fd, 0, LOG_BYTES_KEPT);
+    closeSync(fd);
+  } catch (error) {
+    throw folderErrorOf(error, path);
+  }
+}
+
+/** Without an effect on a disk that is full already, or on a file system that cannot: the store works without it, too. */
+function keepSpace(fd: number, offset: number, length: number): void {
+  sys.allocate(fd, sys.FALLOC_FL_KEEP_SIZE, offset, length);
 }
 
 /** How many migrations the file has had. Only reads. */

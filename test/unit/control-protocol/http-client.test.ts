@@ -1,8 +1,8 @@
 /** HttpClient in front of servers that answer whatever they like. */
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { afterEach, describe, expect, test, vi } from 'vitest';
+import { type AddressInfo, createServer as createTcpServer } from 'node:net';
+import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { z } from 'zod';
 import { controlErrorOf, HttpClient, isAway, pathOf } from '../../../src/control-protocol/http-client.ts';
 import { ControlError } from '../../../src/model/errors.ts';
@@ -96,6 +96,16 @@ describe('answers', () => {
       const client = await clientOf(answer, { timeoutMs: 100 });
       await expect(get(client)).rejects.toEqual(unreachable(/no answer in time/));
     }
+  });
+
+  test('somebody listens who speaks another language, such as NBD: the reason is told', async () => {
+    const server = createTcpServer((socket) => socket.end('NBDMAGICIHAVEOPT'));
+    onTestFinished(() => void server.close());
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    const client = new HttpClient({ url: `http://127.0.0.1:${port}`, who: 'the test' });
+    const error: unknown = await get(client).catch((reason: unknown) => reason);
+    expect(error).toEqual(unreachable(/HTTP/));
   });
 
   test('nobody listens: the reason, and what to do', async () => {

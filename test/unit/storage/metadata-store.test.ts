@@ -336,6 +336,22 @@ describe('S5: a full disk', () => {
     expect(notes(store)).toBe(count);
   });
 
+  test('that volumes have filled does not keep their records from being deleted, which is how space is freed', async () => {
+    const mount = await mountTmpfs('size=8m');
+    onTestFinished(async () => {
+      closeAll();
+      await mount.remove();
+    });
+    const store = open(undefined, join(mount.path, 'metadata.sqlite'));
+    store.run(INSERT, 'a', 1);
+    expect(() => writeFileSync(join(mount.path, 'blocker'), Buffer.alloc(8 * 1024 * 1024))).toThrow('ENOSPC');
+    for (let turn = 0; turn < 3_000; turn++) {
+      store.run('UPDATE volume SET sizeBytes = ?', turn); // more than one log, so that it has to begin anew
+    }
+    expect(store.run('DELETE FROM volume')).toBe(1);
+    expect(names(store)).toEqual([]);
+  });
+
   test('is survived closed, too: nothing that was committed is lost', async () => {
     const { store, blocker, where } = await onSmallDisk();
     const count = await fill(store);
