@@ -134,7 +134,8 @@ export class Membership {
       const text = `${nameOf(peer)} belongs to cluster ${clusterId}, and this is cluster ${cluster.clusterId}: give it the address of its own directory, or a new data folder`;
       throw new ControlError('wrong-cluster', text);
     }
-    const check = (view: CatalogView): void => refuseOther(peer, record, table.known(view));
+    const check = (view: CatalogView): void =>
+      refuseOther(peer, record, table.known(view), view.presence.has(peer));
     check(catalog.view);
     const lease = await this.#lease(peer);
     const isNews = (view: CatalogView): boolean =>
@@ -225,14 +226,20 @@ function nameOf(peer: PeerKey): string {
   return `${WORDS[kind]} ${name}`;
 }
 
-/** @throws ControlError */
+/**
+ * A gateway's data folder holds nothing that cannot be fetched again: while nobody is there under its name, another folder may
+ * take it. A storage system's folder is what it is.
+ * @throws ControlError
+ */
 function refuseOther(
   peer: PeerKey,
   { name, id }: StorageRecord | GatewayRecord,
   known: ReadonlyMap<string, StorageRecord | GatewayRecord>,
+  isPresent: boolean,
 ): void {
   const owner = known.get(name);
-  if (owner !== undefined && owner.id !== id) {
+  const [kind] = partsOf(peer);
+  if (owner !== undefined && owner.id !== id && (kind === 'storage' || isPresent)) {
     const text = `${nameOf(peer)} is data folder ${owner.id}, and this one is ${id}: start it with its own data folder, or give this one another name`;
     throw new ControlError('wrong-identity', text);
   }

@@ -218,8 +218,8 @@ export class GatewayStandIn extends StandIn {
     this.name = GatewayName.parse(name);
   }
 
-  protected send(directory: DirectoryClient): Promise<Registered> {
-    const report = GatewayReport.parse({
+  get reportBody(): GatewayReport {
+    return GatewayReport.parse({
       site: 'east',
       id: this.id,
       uris: [`nbd://127.0.0.1:10809`],
@@ -228,7 +228,10 @@ export class GatewayStandIn extends StandIn {
       revision: 0,
       hosts: 0,
     });
-    return directory.reportGateway(this.name, report);
+  }
+
+  protected send(directory: DirectoryClient): Promise<Registered> {
+    return directory.reportGateway(this.name, this.reportBody);
   }
 
   protected async serve(request: IncomingMessage, response: ServerResponse): Promise<void> {

@@ -95,6 +95,19 @@ test('a name belongs to one data folder, a data folder has one name, and both be
   expect((await directory.storageSystems()).map(({ id }) => id)).toEqual([storage.id]);
 });
 
+test('a gateway that has lost its data folder comes back under its name, when the one before has gone', async () => {
+  const { directory, ...lab } = await makeLab({ leaseMs: 1_500 });
+  const gateway = await lab.gateway('gw');
+  const other = { ...gateway.reportBody, id: randomUUID() };
+  await expect(directory.reportGateway(gateway.name, other)).rejects.toMatchObject({
+    code: 'wrong-identity',
+  });
+  await gateway.stop();
+  await until(async () => (await directory.gateways())[0]?.state === 'offline');
+  await directory.reportGateway(gateway.name, other);
+  expect(await directory.gateways()).toMatchObject([{ id: other.id, state: 'online' }]);
+});
+
 test('two data folders of one name at once: one is registered', async () => {
   const { directory } = await makeLab();
   const both = [new StorageStandIn('a', GiB), new StorageStandIn('a', GiB)];
