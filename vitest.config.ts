@@ -7,6 +7,7 @@ const serial = { fileParallelism: false, testTimeout: 120_000, hookTimeout: 120_
 
 export default defineConfig({
   test: {
+    maxWorkers: 2, // of the kinds whose files may run side by side
     projects: [
       { test: { name: 'house', include: ['test/house/**/*.test.ts'] } },
       { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 30_000 } },

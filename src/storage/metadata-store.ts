@@ -183,7 +183,7 @@ function makeWhenMissing(path: string): void {
   try {
     const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, FILE_MODE);
     // Before SQLite has it: whoever closes a file in the same process takes SQLite's locks on it away.
-    keepSpace(fd, fstatSync(fd).size, GROWTH_BYTES_KEPT);
+    keepSpace(fd, path, fstatSync(fd).size, GROWTH_BYTES_KEPT);
     closeSync(fd);
   } catch (error) {
     throw folderErrorOf(error, path);
@@ -194,15 +194,19 @@ function makeWhenMissing(path: string): void {
 function keepSpaceForLog(path: string): void {
   try {
     const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, FILE_MODE);
-    keepSpace(fd, 0, LOG_BYTES_KEPT);
+    keepSpace(fd, path, 0, LOG_BYTES_KEPT);
     closeSync(fd);
   } catch (error) {
     throw folderErrorOf(error, path);
   }
 }
 
-/** Without an effect on a disk that is full already, or on a file system that cannot: the store works without it, too. */
-function keepSpace(fd: number, offset: number, length: number): void {
+/**
+ * Without an effect on a disk that has little room left, which others need as well (the log's index among them), or on a file
+ * system that cannot: the store works without it, too.
+ */
+function keepSpace(fd: number, path: string, offset: number, length: number): void {
+  if (folderSpace(dirname(path)).freeBytes < 2 * length) return;
   sys.allocate(fd, sys.FALLOC_FL_KEEP_SIZE, offset, length);
 }
 

@@ -337,14 +337,14 @@ describe('S5: a full disk', () => {
   });
 
   test('that volumes have filled does not keep their records from being deleted, which is how space is freed', async () => {
-    const mount = await mountTmpfs('size=8m');
+    const mount = await mountTmpfs('size=16m');
     onTestFinished(async () => {
       closeAll();
       await mount.remove();
     });
     const store = open(undefined, join(mount.path, 'metadata.sqlite'));
     store.run(INSERT, 'a', 1);
-    expect(() => writeFileSync(join(mount.path, 'blocker'), Buffer.alloc(8 * 1024 * 1024))).toThrow('ENOSPC');
+    expect(() => writeFileSync(join(mount.path, 'blocker'), Buffer.alloc(16 * 1024 * 1024))).toThrow('ENOSPC');
     for (let turn = 0; turn < 3_000; turn++) {
       store.run('UPDATE volume SET sizeBytes = ?', turn); // more than one log, so that it has to begin anew
     }
