@@ -344,7 +344,9 @@ describe('S5: a full disk', () => {
     });
     const store = open(undefined, join(mount.path, 'metadata.sqlite'));
     store.run(INSERT, 'a', 1);
-    expect(() => writeFileSync(join(mount.path, 'blocker'), Buffer.alloc(16 * 1024 * 1024))).toThrow('ENOSPC');
+    expect(() => writeFileSync(join(mount.path, 'blocker'), Buffer.alloc(16 * 1024 * 1024))).toThrow(
+      'ENOSPC',
+    );
     for (let turn = 0; turn < 3_000; turn++) {
       store.run('UPDATE volume SET sizeBytes = ?', turn); // more than one log, so that it has to begin anew
     }
