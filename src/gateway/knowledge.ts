@@ -8,8 +8,8 @@
  *  3. A directory of another cluster is not listened to.
  */
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
+import { pause } from '../base/pause.ts';
 import type { StorageRecord } from '../control-protocol/catalog.ts';
 import type { DirectoryClient, WatchMessage } from '../control-protocol/directory-client.ts';
 import type { VolumeName } from '../control-protocol/names.ts';
@@ -118,10 +118,7 @@ export class WatchedKnowledge implements Knowledge {
       look.then(() => setTimeout(forget, LOOK_EVERY_MS).unref());
     }
     const deadline = new AbortController();
-    await Promise.race([
-      look,
-      sleep(deadlineMs, undefined, { signal: deadline.signal }).catch(() => undefined),
-    ]);
+    await Promise.race([look, pause(deadlineMs, deadline.signal)]);
     deadline.abort();
   }
 
@@ -179,7 +176,7 @@ export class WatchedKnowledge implements Knowledge {
         this.#options.log.warn({ error: text }, 'the directory cannot be watched: using what is known');
       failure = text;
       retryMs = Math.min(RETRY_MS_MAX, Math.max(RETRY_MS_MIN, retryMs * 2));
-      await sleep(retryMs, undefined, { signal: this.#again.signal }).catch(() => undefined);
+      await pause(retryMs, this.#again.signal);
     }
   }
 

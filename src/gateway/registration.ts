@@ -6,7 +6,7 @@
  *   any       -> reporting   a report was taken
  */
 
-import { setTimeout as sleep } from 'node:timers/promises';
+import { pause } from '../base/pause.ts';
 import type { GatewayReport } from '../control-protocol/directory-api.ts';
 import type { DirectoryClient } from '../control-protocol/directory-client.ts';
 import type { GatewayName } from '../control-protocol/names.ts';
@@ -64,7 +64,7 @@ export class Registration {
     let waitMs = firstMs;
     let retryMs = 0;
     for (;;) {
-      await sleep(waitMs, undefined, { signal }).catch(() => undefined);
+      await pause(waitMs, signal);
       if (signal.aborted) return;
       try {
         waitMs = await this.report();

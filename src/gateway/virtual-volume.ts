@@ -25,7 +25,7 @@
  *     between those. Who wants that has the hanging gateway cut off first (a new epoch), or waits until it has ended.
  */
 
-import { setTimeout as sleep } from 'node:timers/promises';
+import { pause } from '../base/pause.ts';
 import { assert, VolaryError, VolumeError } from '../model/errors.ts';
 import type { BlockSizes, Capabilities, Extent, Volume, WriteZeroesOptions } from '../model/volume.ts';
 import { Concatenation } from './concatenation.ts';
@@ -248,7 +248,7 @@ export class VirtualVolume implements Volume {
         if (this.#closing !== undefined) return;
         const { log } = this.#options;
         log.warn({ volume: plan.name, error: error.message }, 'a change of a volume cannot be made yet');
-        await sleep(APPLY_AGAIN_MS, undefined, { signal: this.#stop.signal }).catch(() => undefined);
+        await pause(APPLY_AGAIN_MS, this.#stop.signal);
       }
     }
   }

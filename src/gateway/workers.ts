@@ -21,7 +21,7 @@
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { pause } from '../base/pause.ts';
 import { assert, ControlError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import type { Volume } from '../model/volume.ts';
@@ -255,7 +255,7 @@ class WorkerPlace {
       if (signal.aborted) break;
       this.#log.error({ worker: this.#number, ...how }, 'a worker has ended: another is started');
       shortLives = performance.now() - startedMs < SETTLED_MS ? shortLives + 1 : 0;
-      if (shortLives > 1) await sleep(PAUSE_MS, undefined, { signal }).catch(() => undefined);
+      if (shortLives > 1) await pause(PAUSE_MS, signal);
     }
     this.#wake();
   }
