@@ -92,11 +92,14 @@ export class DirectoryClient {
     return this.#http.call(OperationRecord, 'GET', pathOf('operations', id), { query: { waitMs } });
   }
 
-  /** The operation as it has ended, `done` or `failed`. */
-  async finished(id: OperationId): Promise<OperationRecord> {
+  /** The operation as it has ended, `done` or `failed`; as it is after `waitMsMax`, when that is earlier. */
+  async finished(id: OperationId, waitMsMax = Number.POSITIVE_INFINITY): Promise<OperationRecord> {
+    const untilMs = performance.now() + waitMsMax;
     for (;;) {
-      const operation = await this.operation(id, WAIT_MS);
-      if (operation.state === 'done' || operation.state === 'failed') return operation;
+      const waitMs = Math.min(WAIT_MS, Math.max(0, Math.ceil(untilMs - performance.now())));
+      const operation = await this.operation(id, waitMs);
+      const isOver = operation.state === 'done' || operation.state === 'failed';
+      if (isOver || performance.now() >= untilMs) return operation;
     }
   }
 

@@ -1,8 +1,7 @@
 /** What moves data in a gateway: the NBD server that hosts come to, and the volumes behind it. One in a process. */
 
-import type { OperationRecord } from '../control-protocol/catalog.ts';
 import type { DirectoryClient } from '../control-protocol/directory-client.ts';
-import { type OperationId, SECTOR_BYTES, type VolumeName } from '../control-protocol/names.ts';
+import { SECTOR_BYTES, type VolumeName } from '../control-protocol/names.ts';
 import { ControlError, type ControlErrorCode, VolumeError, type VolumeErrorCode } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import { type ListenAddress, NbdServer } from '../nbd/server.ts';
@@ -67,9 +66,8 @@ const CODE_OF: Partial<Record<ControlErrorCode, VolumeErrorCode>> = {
   'not-supported': 'not-supported',
 };
 
-/** How long a host waits for another size, and how long one question to the directory may take. */
+/** How long a host waits for another size. */
 const GROW_MS_MAX = 60_000;
-const GROW_WAIT_MS = 5_000;
 
 /** `grow` by the directory's operation. */
 export function growAt(directory: DirectoryClient): DataPlaneOptions['grow'] {
@@ -79,7 +77,7 @@ export function growAt(directory: DirectoryClient): DataPlaneOptions['grow'] {
     }
     try {
       const { id } = await directory.resizeVolume(name, { sizeBytes });
-      const { state, error } = await endOf(directory, id);
+      const { state, error } = await directory.finished(id, GROW_MS_MAX);
       if (state === 'done') return;
       const why = error?.message ?? 'the directory has not done it yet';
       throw new VolumeError(error?.code === 'no-space' ? 'no-space' : 'io', why);
@@ -88,13 +86,4 @@ export function growAt(directory: DirectoryClient): DataPlaneOptions['grow'] {
       throw new VolumeError(CODE_OF[error.code] ?? 'io', error.message, { cause: error });
     }
   };
-}
-
-async function endOf(directory: DirectoryClient, id: OperationId): Promise<OperationRecord> {
-  const untilMs = performance.now() + GROW_MS_MAX;
-  for (;;) {
-    const operation = await directory.operation(id, GROW_WAIT_MS);
-    const isOver = operation.state === 'done' || operation.state === 'failed';
-    if (isOver || performance.now() >= untilMs) return operation;
-  }
 }

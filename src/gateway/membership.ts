@@ -8,6 +8,7 @@
  * identity of the cluster is another matter: without it a gateway could be led into a cluster with other volumes of the same names.
  */
 
+import { jsonObjectOf } from '../base/json-object.ts';
 import { SecondInformation } from '../control-protocol/catalog.ts';
 import { Identity } from '../control-protocol/names.ts';
 import { ControlError, UsageError } from '../model/errors.ts';
@@ -51,7 +52,7 @@ export class Membership {
     const path = folder.file(CLUSTER_FILE);
     const bytes = await readWholeFile(path, CLUSTER_BYTES_MAX);
     if (bytes === undefined) return new Membership(folder, log, undefined);
-    const document = documentOf(bytes);
+    const document = jsonObjectOf(bytes);
     if (typeof document.format === 'number' && document.format > FORMAT) {
       throw new UsageError(
         'newer-format',
@@ -100,7 +101,7 @@ export class Membership {
     const path = this.#folder.file(INFORMATION_FILE);
     const bytes = await readWholeFile(path, INFORMATION_BYTES_MAX);
     if (bytes === undefined) return undefined;
-    const document = documentOf(bytes);
+    const document = jsonObjectOf(bytes);
     const parsed = SecondInformation.safeParse(document.information);
     const isOurs = parsed.success && parsed.data.clusterId === this.#clusterId;
     if (document.format === FORMAT && isOurs) return informationOf(parsed.data);
@@ -150,15 +151,4 @@ export class Membership {
 
 function bytesOf(document: object): Buffer {
   return Buffer.from(`${JSON.stringify(document)}\n`);
-}
-
-/** {} for what is no JSON object. */
-function documentOf(bytes: Buffer): Record<string, unknown> {
-  try {
-    const value: unknown = JSON.parse(bytes.toString());
-    return typeof value === 'object' && value !== null ? { ...value } : {};
-  } catch (error) {
-    if (error instanceof SyntaxError) return {};
-    throw error;
-  }
 }

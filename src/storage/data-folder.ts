@@ -14,6 +14,7 @@
 import { randomUUID } from 'node:crypto';
 import { closeSync, constants, ftruncateSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { jsonObjectOf } from '../base/json-object.ts';
 import { EWOULDBLOCK, LOCK_EX, LOCK_NB, lockFile } from '../base/syscalls.ts';
 import { assert, UsageError } from '../model/errors.ts';
 import { folderErrorOf } from './errors.ts';
@@ -180,7 +181,7 @@ async function readIdentity(folder: string): Promise<Identity | undefined> {
   const path = join(folder, IDENTITY);
   const bytes = await readWholeFile(path, IDENTITY_BYTES_MAX);
   if (bytes === undefined) return undefined;
-  const value = parse(bytes);
+  const value = jsonObjectOf(bytes);
   const { format } = value;
   if (typeof format === 'number' && Number.isInteger(format) && format > FORMAT) {
     const text = `${folder} was written by a later version of Volary (format ${format}): use that version`;
@@ -190,16 +191,6 @@ async function readIdentity(folder: string): Promise<Identity | undefined> {
   if (others(folder).length === 0) return undefined;
   const text = `${path} is damaged: put it back from a backup, or give another folder`;
   throw new UsageError('corrupt-metadata', text);
-}
-
-function parse(bytes: Buffer): Record<string, unknown> {
-  try {
-    const value: unknown = JSON.parse(bytes.toString());
-    return typeof value === 'object' && value !== null ? { ...value } : {};
-  } catch (error) {
-    if (error instanceof SyntaxError) return {};
-    throw error;
-  }
 }
 
 function isIdentity(value: object): value is Identity {
