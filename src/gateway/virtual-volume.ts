@@ -187,9 +187,9 @@ export class VirtualVolume implements Volume {
       plan.createdAt === this.#layout.plan.createdAt,
       'another volume of the same name is another volume',
     );
+    follow(this.#layout.paths, plan); // also while closing: what is under way has to end
     if (this.#closing !== undefined) return;
     this.#wanted = plan;
-    follow(this.#layout.paths, plan);
     follow([...this.#coming.values()], plan);
     this.#applying ??= this.#applyAll().finally(() => {
       this.#applying = undefined;

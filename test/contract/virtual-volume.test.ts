@@ -1,5 +1,6 @@
 /** The contract, for a VirtualVolume over storage systems, while its paths change all the time. */
 
+import { expect, onTestFinished, test } from 'vitest';
 import { VolumeRecord } from '../../src/control-protocol/catalog.ts';
 import type { RealVolumeId } from '../../src/control-protocol/names.ts';
 import { informationOf, planOf, type VolumePlan } from '../../src/gateway/second-information.ts';
@@ -14,8 +15,13 @@ import { type Subject, volumeContract } from './volume-contract.ts';
 const BORDER = 20_480;
 const CHANGE_EVERY_MS = 10;
 
+interface Changing extends Subject {
+  /** The storage system has a new epoch; the volume is told of it when that is done. */
+  change(index: 0 | 1): Promise<void>;
+}
+
 /** Two segments on two storage systems; with `restless`, one of them has a new epoch every few milliseconds. */
-async function virtualVolumeOf(contents: Buffer, restless: boolean): Promise<Subject> {
+async function virtualVolumeOf(contents: Buffer, restless: boolean): Promise<Changing> {
   const storage = [new StorageStandIn('a'), new StorageStandIn('b')] as const;
   const pieces = [contents.subarray(0, BORDER), contents.subarray(BORDER)];
   const epochs = [1, 1];
@@ -61,10 +67,21 @@ async function virtualVolumeOf(contents: Buffer, restless: boolean): Promise<Sub
     await volume.close();
     for (const system of storage) await system.stop();
   };
-  return { volume, dispose };
+  return { volume, dispose, change };
 }
 
 volumeContract('a VirtualVolume', { make: (contents) => virtualVolumeOf(contents, false) });
 volumeContract('a VirtualVolume whose paths get new epochs all the time', {
   make: (contents) => virtualVolumeOf(contents, true),
+});
+
+test('a VirtualVolume that is being closed follows its paths: what is under way has to end', async () => {
+  const subject = await virtualVolumeOf(Buffer.alloc(2 * BORDER), false);
+  onTestFinished(() => subject.dispose());
+  const { volume } = subject;
+  const order: string[] = [];
+  const changing = subject.change(0).then(() => order.push('changed'));
+  const writing = volume.write(0, Buffer.alloc(512, 1), 0, 512, true).then(() => order.push('written'));
+  await Promise.all([volume.close(), changing, writing]);
+  expect(order).toEqual(['changed', 'written']);
 });

@@ -27,6 +27,13 @@ export const GiB = 1024 * MiB;
 /** `cut`: the request is not done and not answered; `cut-after`: done, and not answered. */
 export type Behaviour = 'serve' | 'cut' | 'cut-after' | { readonly status: number; readonly code: string };
 
+export interface Asked {
+  readonly method: string;
+  readonly id: string;
+  /** Bytes that the storage system comes to need. */
+  readonly growth: number;
+}
+
 interface Held {
   sizeBytes: number;
   volume: VolumeName | null;
@@ -118,7 +125,7 @@ export class StorageStandIn extends StandIn {
   readonly realVolumes = new Map<string, Held>();
   /** What was asked, in order: `PUT rv-…`. */
   readonly asked: string[] = [];
-  behaviour: (method: string, id: string) => Behaviour | Promise<Behaviour> = () => 'serve';
+  behaviour: (asked: Asked) => Behaviour | Promise<Behaviour> = () => 'serve';
   /** Real volumes that somebody uses; `connections` of each is what a view says. */
   readonly inUse = new Set<string>();
   connections = 0;
@@ -159,7 +166,7 @@ export class StorageStandIn extends StandIn {
     const id = RealVolumeId.parse(url.pathname.replace('/real-volumes/', ''));
     const body = await text(request);
     this.asked.push(`${method} ${id}`);
-    const behaviour = await this.behaviour(method, id);
+    const behaviour = await this.behaviour({ method, id, growth: this.#growthBy(id, body) });
     if (behaviour === 'cut') {
       response.destroy();
       return;
@@ -173,6 +180,12 @@ export class StorageStandIn extends StandIn {
     const { status, document } = this.#do(method, id, body, url.searchParams.get('force') === 'true');
     if (behaviour === 'cut-after') response.destroy();
     else answer(response, status, document);
+  }
+
+  #growthBy(id: RealVolumeId, body: string): number {
+    const wanted = body === '' ? undefined : (JSON.parse(body) as { sizeBytes?: number }).sizeBytes;
+    const now = this.realVolumes.get(id)?.sizeBytes ?? 0;
+    return (wanted ?? now) - now;
   }
 
   #do(method: string, id: RealVolumeId, body: string, force: boolean): { status: number; document: object } {

@@ -177,7 +177,7 @@ async function run(scenario: Scenario, points: number): Promise<number> {
     expect(await first.directory.finished(id)).toMatchObject({ state: 'done' });
   }
   if (scenario.refuses) {
-    storage[1].behaviour = (method) => (method === 'PUT' ? { status: 507, code: 'no-space' } : 'serve');
+    storage[1].behaviour = ({ method }) => (method === 'PUT' ? { status: 507, code: 'no-space' } : 'serve');
   }
   fuse.lit = true;
   let begun = false;

@@ -50,7 +50,7 @@ test('what is being made or deleted is not unknown', async () => {
   const east = await lab.storage('east-1', GiB);
   await lab.create('db', MiB);
   const answers = Promise.withResolvers<void>();
-  east.behaviour = async (method) => {
+  east.behaviour = async ({ method }) => {
     if (method === 'PATCH') await answers.promise;
     return method === 'DELETE' ? 'cut' : 'serve';
   };

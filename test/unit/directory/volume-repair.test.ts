@@ -59,7 +59,7 @@ test('what cannot be taken back, or not be asked, remains, and the rest is taken
   const { lab, east, west, first, second } = await twoHalves();
   east.failed = [{ realVolume: first, reason }];
   west.failed = [{ realVolume: second, reason }];
-  west.behaviour = (method) => (method === 'PATCH' ? { status: 409, code: 'conflict' } : 'serve');
+  west.behaviour = ({ method }) => (method === 'PATCH' ? { status: 409, code: 'conflict' } : 'serve');
   expect(await lab.directory.repairVolume(db)).toMatchObject({
     repaired: [{ realVolume: first }],
     remaining: [{ storage: 'west-1', realVolume: second, reason: 'as the test wants it' }],

@@ -187,7 +187,7 @@ test('a volume is put where one says', async () => {
 test('a storage system that refuses: undone, failed, the name is free again', async () => {
   const { directory, ...lab } = await makeLab();
   const [a, b] = [await lab.storage('a', 8 * MiB), await lab.storage('b', 8 * MiB)];
-  b.behaviour = (method) => (method === 'PUT' ? { status: 507, code: 'no-space' } : 'serve');
+  b.behaviour = ({ method }) => (method === 'PUT' ? { status: 507, code: 'no-space' } : 'serve');
   const failed = await lab.create('v', 12 * MiB);
   expect(failed).toMatchObject({ state: 'failed', error: { code: 'no-space' } });
   await expectNothingLeaked(directory, [a, b]);
@@ -206,7 +206,7 @@ test('a storage system that does not answer: asked again, then undone; what it h
   b.behaviour = () => 'cut-after';
   expect(await lab.create('w', 12 * MiB)).toMatchObject({ state: 'failed', error: { code: 'unreachable' } });
   expect(await directory.volumes()).toEqual([]);
-  b.behaviour = (method) => (method === 'DELETE' ? 'cut' : 'serve');
+  b.behaviour = ({ method }) => (method === 'DELETE' ? 'cut' : 'serve');
   expect(await lab.create('x', 12 * MiB)).toMatchObject({ state: 'done' });
   expect(await lab.delete('x')).toMatchObject({ state: 'done' });
   expect(Object.keys(b.sizes)).toHaveLength(1);
@@ -278,7 +278,7 @@ describe('delete', () => {
     const storage = await lab.storage('a', 8 * MiB);
     await lab.create('v', MiB);
     storage.connections = 1;
-    storage.behaviour = (method) => {
+    storage.behaviour = ({ method }) => {
       if (method === 'GET' && storage.asked.length > 3) storage.connections = 0;
       return 'serve';
     };
@@ -333,7 +333,7 @@ describe('resize', () => {
     const { directory, ...lab } = await makeLab();
     const [a, b] = [await lab.storage('a', 8 * MiB), await lab.storage('b', 6 * MiB)];
     await lab.create('v', MiB + 512);
-    b.behaviour = (method) => (method === 'PUT' ? { status: 500, code: 'failed' } : 'serve');
+    b.behaviour = ({ method }) => (method === 'PUT' ? { status: 500, code: 'failed' } : 'serve');
     const operation = await lab.resize('v', 12 * MiB);
     expect(operation).toMatchObject({ state: 'failed', error: { code: 'failed' } });
     expect(operation.input).toEqual({ sizeBytes: 12 * MiB, fromBytes: MiB + 512, allowShrink: false });
@@ -346,8 +346,8 @@ describe('resize', () => {
     const [a, b] = [await lab.storage('a', 8 * MiB), await lab.storage('b', 6 * MiB)];
     await lab.create('v', MiB + 512);
     let cuts = 0;
-    a.behaviour = (method) => (method === 'PATCH' && cuts++ >= 0 ? 'cut-after' : 'serve');
-    b.behaviour = (method) => (method === 'PUT' ? { status: 500, code: 'failed' } : 'serve');
+    a.behaviour = ({ method }) => (method === 'PATCH' && cuts++ >= 0 ? 'cut-after' : 'serve');
+    b.behaviour = ({ method }) => (method === 'PUT' ? { status: 500, code: 'failed' } : 'serve');
     const { id } = await directory.resizeVolume(V, { sizeBytes: 12 * MiB });
     await until(async () => (await directory.operation(id)).state === 'undoing');
     const undoingSince = cuts;
