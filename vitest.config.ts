@@ -12,6 +12,7 @@ export default defineConfig({
       { test: { name: 'house', include: ['test/house/**/*.test.ts'] } },
       { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 30_000 } },
       { test: { name: 'contract', include: ['test/contract/**/*.test.ts'], testTimeout: 30_000 } },
+      { test: { name: 'simulation', include: ['test/simulation/**/*.test.ts'], testTimeout: 120_000 } },
       { test: { name: 'conformance', include: ['test/conformance/**/*.test.ts'], ...serial } },
       { test: { name: 'interop', include: ['test/interop/**/*.test.ts'], ...serial } },
       { test: { name: 'cluster', include: ['test/cluster/**/*.test.ts'], ...serial } },

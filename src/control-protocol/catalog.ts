@@ -33,6 +33,21 @@ const AnyJson = z.json();
 /** Any JSON value. For OpenAPI that is any value: the schema of z.json() refers to itself, by a name that no document has. */
 const Json = z.custom<z.infer<typeof AnyJson>>((value) => AnyJson.safeParse(value).success, 'must be JSON');
 
+/** Of a secondary with its primary; a primary's own is `simplex`. */
+export const PairState = z.enum(['simplex', 'copying', 'duplex', 'suspended']);
+export type PairState = z.infer<typeof PairState>;
+
+/** Why a pair is suspended. */
+export const SuspendReason = z.enum([
+  'new', //         it has just been added
+  'asked', //       a person did
+  'unreachable', // no connection, or no answer in time
+  'failed', //      it could not write
+  'was-primary', // it has not come back since it was primary
+  'refused', //     it does not take this primary
+]);
+export type SuspendReason = z.infer<typeof SuspendReason>;
+
 /** One copy of a segment: a range of a real volume. */
 export const CopyRecord = z.object({
   storage: StorageName,
@@ -40,7 +55,11 @@ export const CopyRecord = z.object({
   /** Where the segment's first byte is in the real volume. */
   realOffset: Bytes,
   role: z.enum(['primary', 'secondary']),
-  pair: z.enum(['simplex', 'copying', 'duplex', 'suspended']),
+  /** `duplex` is promotable: it holds every write that was answered (replication/SPEC.md). */
+  pair: PairState,
+  reason: SuspendReason.nullable().default(null),
+  /** `suspended`: a person wants no copying for now. */
+  wanted: z.enum(['following', 'suspended']).default('following'),
   mode: z.enum(['normal', 'through', 'pending', 'migrating']),
   accessKey: AccessKey,
   /** Path of the raw file on its storage system; null until it has been made. */
@@ -53,6 +72,8 @@ export const SegmentRecord = z.object({
   offset: Bytes,
   length: Bytes,
   epoch: Epoch,
+  /** The primary of the epoch has taken over from one that handed over, or is the first: no lease has to be waited out. */
+  isHandedOver: z.boolean().default(true),
   copies: z.array(CopyRecord).min(1),
 });
 export type SegmentRecord = z.infer<typeof SegmentRecord>;
@@ -69,6 +90,8 @@ export const VolumeRecord = z.object({
   sizeBytes: Bytes,
   state: VolumeState,
   group: GroupName.nullable(),
+  /** What becomes of a write when a secondary cannot be reached (SPEC.md R6). */
+  fence: z.enum(['never', 'status', 'data']).default('never'),
   segments: z.array(SegmentRecord),
   /** What is going on with it: at most one operation at a time. */
   operation: OperationId.nullable(),

@@ -86,7 +86,7 @@ const Lag = z.object({ entries: z.int(), bytes: Bytes, seconds: z.number() });
 
 export const CopyView = CopyRecord.omit({ accessKey: true }).extend({
   site: SiteName,
-  reason: z.string().nullable().describe('why it is not as it should be; null: it is'),
+  reason: z.string().nullable().describe('why it is not as it should be, in words; null: it is'),
   outOfSyncBytes: Bytes,
   lag: Lag,
 });

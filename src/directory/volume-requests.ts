@@ -66,6 +66,7 @@ export class VolumeRequests {
         sizeBytes: input.sizeBytes,
         state: 'creating',
         group: input.group ?? null,
+        fence: 'never',
         segments: this.#segments(0, shares),
         operation: operation.id,
         createdAt: draft.now,
@@ -157,6 +158,7 @@ export class VolumeRequests {
         offset: next,
         length: lengthBytes,
         epoch: Epoch.parse(1),
+        isHandedOver: true,
         copies: [this.#copy(storage)],
       };
       next += lengthBytes;
@@ -171,6 +173,8 @@ export class VolumeRequests {
       realOffset: 0,
       role: 'primary',
       pair: 'simplex',
+      reason: null,
+      wanted: 'following',
       mode: 'normal',
       accessKey: AccessKey.parse(this.#hex(16)),
       file: null,
