@@ -137,7 +137,7 @@ export class BlockBitmap {
   // ── blocks ───────────────────────────────────────────────────────────────────────────────────────────────
 
   #endOfTouched(range: Range): number {
-    if (range.length === 0) return 0;
+    if (range.length === 0 || range.offset >= this.#sizeBytes) return 0;
     return Math.min(this.#blocks, Math.ceil((range.offset + range.length) / this.blockBytes));
   }
 

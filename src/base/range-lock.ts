@@ -151,10 +151,11 @@ export class RangeLock<T> {
 
 function entryOf<T>(holder: T, { offset, length }: Range): Entry<T> {
   if (!(offset >= 0 && length >= 0)) throw new RangeError(`a range from ${offset} of ${length} bytes`);
-  const end = offset + length;
+  const isEmpty = length === 0; // is nowhere
+  const end = isEmpty ? -1 : offset + length;
   return {
     holder,
-    start: offset,
+    start: isEmpty ? -1 : offset,
     end,
     firstBucket: Math.floor(offset / BUCKET_BYTES),
     lastBucket: Math.floor((end - 1) / BUCKET_BYTES),
@@ -169,7 +170,7 @@ function isWide<T>(entry: Entry<T>): boolean {
 }
 
 function overlaps<T>(a: Entry<T>, b: Entry<T>): boolean {
-  return Math.max(a.start, b.start) < Math.min(a.end, b.end);
+  return a.start < b.end && b.start < a.end;
 }
 
 function follow<T>(entry: Entry<T>, before: Entry<T>): void {
