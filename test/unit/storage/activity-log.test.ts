@@ -420,7 +420,7 @@ test('the files have the layout that their comments draw', async () => {
   expect([hash(activity), hash(journal)]).toMatchInlineSnapshot(`
     [
       "b8c6b0b86439d090e3126b19966f679700f0b93a57f1d1769d57148a056381b4",
-      "1327dcded84af917f6e3055a704c7da6ca8e7bf4c7c2d64b5215bcfaf0bfb4a1",
+      "b14a9ae6865c260960d6ff1f6e09ad9cdf999e1a3ccd254823dffa02d6e58cb2",
     ]
   `);
 });
