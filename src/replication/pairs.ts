@@ -33,6 +33,8 @@ export class Pairs {
   readonly #copier: Copier;
   readonly #telling: Telling;
   #isOver = false;
+  /** Connections are made: what is unsettled has been put into what others lack (I12). */
+  #isOpen = false;
   /** No new pieces: the primary hands over. */
   isPaused = false;
 
@@ -60,6 +62,7 @@ export class Pairs {
 
   /** Connects to all who are wanted. */
   open(): void {
+    this.#isOpen = true;
     for (const pair of [...this.#pairs]) {
       pair.sinceAwakeMs = this.#options.core.awakeMs;
       if (!pair.isWanted && pair.state === 'connecting') this.lose(pair, 'asked', 'asked for');
@@ -109,6 +112,7 @@ export class Pairs {
 
   add(pair: Pair): void {
     this.#pairs.push(pair);
+    this.#writes.added(pair);
     this.#telling.added(pair.member);
     this.#connectIfDue(pair);
   }
@@ -281,7 +285,7 @@ export class Pairs {
 
   #connectIfDue(pair: Pair): void {
     const { core } = this.#options;
-    if (pair.link !== undefined || !pair.isWanted || core.nowMs < pair.retryAtMs) return;
+    if (!this.#isOpen || pair.link !== undefined || !pair.isWanted || core.nowMs < pair.retryAtMs) return;
     if (pair.state !== 'suspended' && pair.state !== 'connecting') return;
     const session = core.newToken();
     pair.link = newLink(session, core.awakeMs);
