@@ -52,12 +52,12 @@ export class PeerServer implements SecondaryEndOwner {
     });
   }
 
-  /** Accepts no more, and destroys every link. */
-  close(): void {
-    if (this.#isClosed) return;
+  /** Accepts no more, and destroys every link; resolves when all owners have been told. */
+  async close(): Promise<void> {
+    if (!this.#isClosed) this.#server.close();
     this.#isClosed = true;
-    this.#server.close();
     for (const end of this.#ends) end.destroy();
+    while (this.#ends.size > 0) await new Promise((resolve) => setImmediate(resolve));
   }
 
   #accept(accepted: Socket): void {
