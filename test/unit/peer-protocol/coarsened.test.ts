@@ -50,7 +50,7 @@ test('random ranges: never more than asked for, all of them covered, none touchi
       expect(before.offset + before.length).toBeLessThan(here.offset);
     }
     const [were, are] = [blocksOf(ranges), blocksOf(told)];
-    expect(were.isSubsetOf(are)).toBe(true);
+    expect([...were].filter((at) => !are.has(at))).toEqual([]);
     if (most >= ranges.length) expect(are).toEqual(were);
   }
 });
