@@ -4,7 +4,7 @@
  */
 
 import { createServer, type Server, type Socket } from 'node:net';
-import { takeOver } from '../base/take-over.ts';
+import { takeOver } from '../base/socket-handle.ts';
 import { assert } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import { formatSocketAddress, type SocketAddress } from '../model/socket-address.ts';
