@@ -1,5 +1,6 @@
 import { afterEach, expect, test } from 'vitest';
 import { Kind } from '../../../src/peer-protocol/constants.ts';
+import type { PrimaryLink } from '../../../src/peer-protocol/links.ts';
 import type { PrimaryMessage } from '../../../src/peer-protocol/messages.ts';
 import { seededRandom } from '../../support/random.ts';
 import { ANSWERS, frame, helloFrame, OPERATIONS, randomBytes } from './lab.ts';
@@ -99,11 +100,13 @@ test('the window counts bytes, too', async () => {
   const half = Buffer.alloc(WINDOW.bytesMax / 2, 1);
   for (const [i, payload] of [half, half, Buffer.alloc(1)].entries())
     primary.send(writeMessage(i + 1, payload));
+  primary.send({ kind: 'flush', seq: 4, confirmed: 0 }); // would fit, and is behind one that does not
   expect(primary.unacknowledged).toEqual({ operations: 2, bytes: WINDOW.bytesMax });
-  expect(primary.waiting).toBe(1);
+  expect(primary.waiting).toBe(2);
   await secondaryOwner.until(() => secondaryOwner.messages.length === 2);
   secondary.send({ kind: 'ack', seq: 2, result: 'done' });
-  await secondaryOwner.until(() => secondaryOwner.messages.length === 3);
+  await secondaryOwner.until(() => secondaryOwner.messages.length === 4);
+  expect(secondaryOwner.messages).toMatchObject([{ seq: 1 }, { seq: 2 }, { seq: 3 }, { seq: 4 }]);
 });
 
 test('a heartbeat does not wait for the window, and confirms no more than was sent', async () => {
@@ -220,7 +223,8 @@ test('a peer that is gone is told, with what came before in front of it', async 
   expect((await primaryOwner.ends()).code).toBe('ended');
 });
 
-test('messages and an end that came before start are handed over by it', async () => {
+/** A link whose peer has said goodbye before it was started. */
+async function fencedBeforeStart(): Promise<PrimaryLink> {
   const server = await startServer((link) => {
     link.accept(ANSWER);
     link.send({ kind: 'fenced', epoch: 3 });
@@ -230,10 +234,26 @@ test('messages and an end that came before start are handed over by it', async (
   if (connected.kind !== 'connected') throw new Error('refused');
   while (connected.link.isOpen) await turns(1);
   await turns(5);
+  return connected.link;
+}
+
+test('messages and an end that came before start are handed over by it', async () => {
+  const link = await fencedBeforeStart();
   const owner = new Owner();
-  owner.calls(() => connected.link.start(owner));
+  owner.calls(() => link.start(owner));
   expect((await owner.ends()).code).toBe('closed');
   expect([owner.messages, owner.breaches]).toEqual([[{ kind: 'fenced', epoch: 3 }], []]);
+});
+
+test('messages that came before start are not handed over to who has ended the link', async () => {
+  const link = await fencedBeforeStart();
+  const owner = new Owner();
+  owner.calls(() => {
+    link.start(owner);
+    link.destroy();
+  });
+  await owner.ends();
+  expect([owner.messages, owner.breaches]).toEqual([[], []]);
 });
 
 const flush = (seq: number, confirmed = 0): Buffer => frame({ kind: Kind.flush, number: seq, confirmed });
