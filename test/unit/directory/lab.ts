@@ -15,7 +15,14 @@ import type { Service } from '../../../src/model/service.ts';
 import { GatewayStandIn, StorageStandIn, until } from '../../support/directory-lab.ts';
 import { silentLog } from '../../support/log.ts';
 
-export const LIMITS = { retryMs: 200, letGoMs: 100, backoffMinMs: 5, backoffMaxMs: 20 };
+export const LIMITS = {
+  retryMs: 200,
+  handOverMs: 200,
+  serveMs: 400,
+  letGoMs: 100,
+  backoffMinMs: 5,
+  backoffMaxMs: 20,
+};
 
 export interface Lab {
   readonly directory: DirectoryClient;
