@@ -3,6 +3,7 @@
  * next one, so that a storage system that is lost does not cost one commit for each of its pairs.
  */
 
+import { setImmediate } from 'node:timers/promises';
 import type { VolumeRecord } from '../control-protocol/catalog.ts';
 import type { DiscardReport, PairReport, Recorded } from '../control-protocol/copy-groups.ts';
 import type { RealVolumeId } from '../control-protocol/names.ts';
@@ -70,7 +71,10 @@ export class PairReports {
 
   async #writeAll(): Promise<void> {
     this.#isWriting = true;
-    while (this.#waiting.length > 0) await this.#write(this.#waiting.splice(0, BATCH));
+    while (this.#waiting.length > 0) {
+      await setImmediate(); // a commit holds the event loop: what has come in meanwhile is read first
+      await this.#write(this.#waiting.splice(0, BATCH));
+    }
     this.#isWriting = false;
   }
 

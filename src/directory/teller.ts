@@ -1,13 +1,15 @@
 /**
  * Tells the members of copy groups what the catalog says of them, again and again until they have answered.
  *
- *  1. What is told is the catalog as it is when it is sent: changes in quick succession are told once.
+ *  1. What is told is the catalog as it is when it is sent: changes in quick succession are told once, and those that do not concern
+ *     a member not at all.
  *  2. Of one storage system, as many members are told at a time as MEMBERS_AT_ONCE says, and none twice at the same time. One that does not
  *     answer keeps no other waiting.
  *  3. Whatever may have changed what a member is to know has it told: its volume's record, the address of a storage system of its
  *     group; and everything is told to a storage system that comes back, and by a directory that has been started.
  */
 
+import { createHash } from 'node:crypto';
 import { pause } from '../base/pause.ts';
 import type { RealVolumeId, StorageName } from '../control-protocol/names.ts';
 import { ControlError } from '../model/errors.ts';
@@ -19,6 +21,8 @@ import type { Peers } from './peers.ts';
 import type { RecordChange } from './records.ts';
 
 const MEMBERS_AT_ONCE = 8;
+/** Members that are gone, and remembered until there are more than so many. */
+const KNOWN_SPARE = 100;
 
 export interface TellerOptions {
   readonly catalog: Catalog;
@@ -35,6 +39,8 @@ interface Desk {
   /** After a while: they have not taken it. */
   readonly later: Set<RealVolumeId>;
   readonly telling: Set<RealVolumeId>;
+  /** What they have answered, but for its revision, and has not changed since. */
+  readonly known: Map<RealVolumeId, string>;
   backoffMs: number;
   isWaiting: boolean;
 }
@@ -94,6 +100,7 @@ export class Teller {
       for (const segment of volume.segments) {
         if (!isTold(volume, segment) || !segment.copies.some((copy) => copy.storage === storage)) continue;
         for (const copy of segment.copies) {
+          if (copy.storage === storage) this.#desks.get(storage)?.known.delete(copy.realVolume);
           if (who === 'all' || copy.storage === storage) this.#tell(copy.storage, copy.realVolume);
         }
       }
@@ -104,9 +111,15 @@ export class Teller {
     let desk = this.#desks.get(storage);
     if (desk === undefined) {
       const backoffMs = this.#options.limits.backoffMinMs;
-      desk = { due: new Set(), later: new Set(), telling: new Set(), backoffMs, isWaiting: false };
+      desk = {
+        ...{ due: new Set(), later: new Set(), telling: new Set(), known: new Map() },
+        ...{ backoffMs, isWaiting: false },
+      };
       this.#desks.set(storage, desk);
     }
+    const known = desk.known.get(realVolume);
+    if (known !== undefined && known === this.#contentFor(realVolume)) return;
+    desk.known.delete(realVolume);
     desk.later.delete(realVolume);
     desk.due.add(realVolume);
     this.#work(storage, desk);
@@ -118,14 +131,26 @@ export class Teller {
       if (desk.telling.has(realVolume)) continue;
       desk.due.delete(realVolume);
       desk.telling.add(realVolume);
+      const content = this.#contentFor(realVolume);
       this.#tellNow(storage, realVolume).then((isTaken) => {
         desk.telling.delete(realVolume);
+        if (isTaken && content !== undefined && !desk.due.has(realVolume)) {
+          desk.known.set(realVolume, content);
+          this.#forgetThoseGone(storage, desk);
+        }
         if (isTaken) desk.backoffMs = this.#options.limits.backoffMinMs;
         else if (!desk.due.has(realVolume)) desk.later.add(realVolume);
         if (desk.later.size > 0) this.#workLater(storage, desk);
         this.#work(storage, desk);
       });
     }
+  }
+
+  #forgetThoseGone(storage: StorageName, { known }: Desk): void {
+    const { view } = this.#options.catalog;
+    if (known.size <= 2 * view.realVolumesAt(storage) + KNOWN_SPARE) return;
+    for (const realVolume of known.keys())
+      if (view.ownerOf(realVolume) === undefined) known.delete(realVolume);
   }
 
   #workLater(storage: StorageName, desk: Desk): void {
@@ -139,6 +164,13 @@ export class Teller {
       desk.later.clear();
       this.#work(storage, desk);
     });
+  }
+
+  #contentFor(realVolume: RealVolumeId): string | undefined {
+    const config = this.#options.configs.of(realVolume);
+    if (config === undefined) return undefined;
+    const { revision: _, ...content } = config;
+    return createHash('sha256').update(JSON.stringify(content)).digest('base64');
   }
 
   /** Whether there is nothing more to be told of this. */

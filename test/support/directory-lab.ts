@@ -145,6 +145,9 @@ export class StorageStandIn extends StandIn {
   readonly members = new Map<string, Member>();
   /** As a primary, it brings up what it is told of, and reports that; otherwise the test does. */
   copies = false;
+  peerPort = 20_001;
+  /** What is waited for between doing and answering. */
+  after: (asked: Asked) => Promise<void> | undefined = () => undefined;
   /** Whether a new primary serves at once. */
   serves = true;
   connections = 0;
@@ -164,7 +167,7 @@ export class StorageStandIn extends StandIn {
       site: this.site,
       id: this.id,
       nbd: { host: '127.0.0.1', port: 20_000 },
-      peer: { host: '127.0.0.1', port: 20_001 },
+      peer: { host: '127.0.0.1', port: this.peerPort },
       manage: this.url,
       capacityBytes: this.capacityBytes,
       folder: `/srv/${this.name}`,
@@ -200,6 +203,7 @@ export class StorageStandIn extends StandIn {
     }
     const force = url.searchParams.get('force') === 'true';
     const done = what === '' ? this.#do(method, id, body, force) : this.#doAsMember(method, id, body);
+    await this.after({ method, id, growth });
     if (behaviour === 'cut-after') response.destroy();
     else answer(response, done.status, done.document);
   }
