@@ -201,8 +201,9 @@ export class DifferenceFile {
     for (const number of this.#owed) {
       if (this.#tryWritePage(number) === undefined) this.#owed.delete(number);
     }
+    const wereWritten = this.#owed.size === 0; // one that is written from here on is not of this sync
     await this.#syncOnce();
-    if (!this.#fields.allCount || this.#owed.size > 0) return;
+    if (!this.#fields.allCount || !wereWritten || this.#owed.size > 0) return;
     this.#writeFields({ ...this.#fields, allCount: false }); // the pages are durable by now
     await this.#syncOnce();
   }
