@@ -27,7 +27,7 @@
  *    flushed, by flushes that began after the last operation in the extent was settled. That is the caller's.
  * 4. What was unsettled when the file was opened stays so, in every crash that follows, until `settleEarlier`: after a kept cache as ranges in
  *    the journal, with their extents marked; after a lost one as the state `lost`, in which every mark counts, whatever the boot.
- *    Marks of before stay until then, too.
+ *    Other marks of before stay until then, or until they are taken away.
  * 5. Opening and making replace both files as a whole, journal first. In place only header and sectors are written: a torn header leaves
  *    the one before, a torn sector counts as marked all over, and a file that is not there, or of another volume, as all the volume marked.
  * 6. Clean becomes durable last: the journal's sync, then the map's (marks only where something is unsettled), then the header's. So a
@@ -61,8 +61,9 @@ export interface ActivityLogParts {
   readonly map: ActivityMap;
   readonly journal: UnsettledJournal;
   readonly state: ActivityState;
-  /** Marks of before. */
+  /** Marks of before; and of those the ones where something is unsettled. */
   readonly earlier: BlockBitmap;
+  readonly unsettled: BlockBitmap;
 }
 
 export class ActivityLog {
@@ -80,8 +81,9 @@ export class ActivityLog {
   #isClosed = false;
   #running: Promise<void> = Promise.resolve();
 
-  /** Marks of before, until `settleEarlier`; those that have been asked for since; and which of these are durable. */
+  /** Marks of before, and of those the ones that stay until `settleEarlier`; marks that have been asked for since, and are durable. */
   readonly #earlier: BlockBitmap;
+  readonly #unsettled: BlockBitmap;
   readonly #marked = new Set<number>();
   readonly #durable = new Set<number>();
   /** Marks that are in the file, for the next sync; and those of the sync that is running. */
@@ -100,6 +102,7 @@ export class ActivityLog {
     this.#state = parts.state;
     this.#sizeBytes = sizeBytes;
     this.#earlier = parts.earlier;
+    this.#unsettled = parts.unsettled;
   }
 
   /** Durable when it resolves. Extents that are marked already cost nothing. @throws StoreError: then nothing is promised */
@@ -123,13 +126,17 @@ export class ActivityLog {
     await this.#group.commit();
   }
 
-  /** See invariant 3. An extent that was marked when the log was opened stays so until `settleEarlier`. @throws StoreError */
+  /** See invariant 3. An extent where something was unsettled when the log was opened stays marked until `settleEarlier`. @throws StoreError */
   async unmark(extents: readonly number[]): Promise<void> {
     this.#check();
     for (const extent of extents) {
       this.#marked.delete(extent);
-      if (this.#earlier.has(rangeOf(extent))) this.#durable.delete(extent);
-      else this.#takeAway(extent);
+      if (this.#unsettled.has(rangeOf(extent))) {
+        this.#durable.delete(extent);
+      } else {
+        this.#earlier.clear(wholeExtent(extent));
+        this.#takeAway(extent);
+      }
     }
     this.#map.write(this.#fd, TWIN_HEADER_BYTES);
   }
@@ -160,6 +167,7 @@ export class ActivityLog {
       this.#earlier.clear(wholeExtent(extent));
       if (!this.#marked.has(extent)) this.#takeAway(extent);
     }
+    this.#unsettled.clear({ offset: 0, length: this.#sizeBytes });
     this.#journal.settleEarlier();
     this.#map.write(this.#fd, TWIN_HEADER_BYTES);
     if (this.#state === 'lost') this.#writeHeader('open');
@@ -189,6 +197,7 @@ export class ActivityLog {
       await this.#group.commit();
     }
     this.#earlier.resize(sizeBytes);
+    this.#unsettled.resize(sizeBytes);
     this.#sizeBytes = sizeBytes;
   }
 
