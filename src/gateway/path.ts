@@ -15,6 +15,7 @@
  */
 
 import type { Log } from '../model/log.ts';
+import { isSameTarget } from '../nbd-client/dial.ts';
 import {
   type RemoteOpening,
   type RemoteState,
@@ -34,6 +35,8 @@ export interface PathOptions {
   readonly log: Log;
   /** A storage system has refused: the second information may be old. */
   readonly onRefused: () => void;
+  /** The path leads to another target now. */
+  readonly onMoved?: () => void;
 }
 
 export class Path {
@@ -41,6 +44,7 @@ export class Path {
   readonly opened: Promise<RemoteVolume>;
   readonly #opening: RemoteOpening;
   readonly #giveUp = new AbortController();
+  readonly #onMoved: (() => void) | undefined;
   #segment: PlannedSegment;
   #state: RemoteState = 'reconnecting';
   #volume: RemoteVolume | undefined;
@@ -48,6 +52,7 @@ export class Path {
   constructor(segment: PlannedSegment, options: PathOptions) {
     const { connections, reconnectMs, log, onRefused } = options;
     this.#segment = segment;
+    this.#onMoved = options.onMoved;
     this.#opening = startRemoteVolume({
       ...segment.target,
       connections,
@@ -86,7 +91,9 @@ export class Path {
     const from = this.#segment;
     this.#segment = segment;
     this.#opening.needs(endOf(segment));
+    if (isSameTarget(from.target, segment.target)) return;
     this.#opening.retarget(segment.target, isHandOver(from, segment) ? FINISH_MS : 0);
+    this.#onMoved?.();
   }
 
   /** No request waits any more; still to be closed. */
