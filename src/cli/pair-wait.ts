@@ -1,6 +1,6 @@
 /** Waiting until the copies of a volume are in step, and how far they are. */
 
-import type { CopyView, VolumeView } from '../control-protocol/directory-api.ts';
+import type { SegmentView, VolumeView } from '../control-protocol/directory-api.ts';
 import type { DirectoryClient } from '../control-protocol/directory-client.ts';
 import type { StorageName, VolumeName } from '../control-protocol/names.ts';
 import { ControlError } from '../model/errors.ts';
@@ -50,7 +50,7 @@ export function untilPairs(wish: PairWish): Promise<VolumeView> {
   return withProgress(work, () => formatProgress(volume, waitingFor, totalBytes));
 }
 
-type Copy = Pick<CopyView, 'storage' | 'role' | 'pair' | 'reason' | 'outOfSyncBytes'>;
+type Copy = Pick<SegmentView['copies'][number], 'storage' | 'role' | 'pair' | 'reason' | 'outOfSyncBytes'>;
 
 /** @throws ControlError 'conflict' */
 function copiesOf({ segments }: VolumeView, { volume, storage }: PairWish): Copy[] {

@@ -46,6 +46,7 @@ import {
   InterfaceRecord,
   OperationRecord,
   StorageRecord,
+  SuspendReason,
   VolumeState,
 } from './catalog.ts';
 import {
@@ -266,11 +267,18 @@ export type GatewayView = z.infer<typeof GatewayView>;
 export const StatusView = z.object({
   clusterId: Identity,
   revision: z.int(),
-  /** `degraded`: something below is offline or has failed. */
+  /** `degraded`: something below is offline or has failed, or a copy that should follow does not. */
   health: z.enum(['ok', 'degraded']),
   storage: z.array(StorageView),
   gateways: z.array(GatewayView),
   volumes: z.object({ count: z.int(), bytes: Bytes, notReady: z.array(VolumeName) }),
+  /** Secondaries that are not duplex, of segments. */
+  pairs: z.array(
+    z
+      .object({ volume: VolumeName, offset: Bytes })
+      .extend(CopyRecord.pick({ storage: true, pair: true, wanted: true }).shape)
+      .extend({ reason: SuspendReason.nullable() }),
+  ),
   operations: z.array(OperationRecord).describe('those that are not finished'),
 });
 export type StatusView = z.infer<typeof StatusView>;

@@ -98,7 +98,7 @@ export function logInAt(
 ): DataPlaneOptions['logIn'] {
   return async (volume) => {
     try {
-      await directory.logInAtGateway(volume, { gateway });
+      await directory.login(volume, { gateway });
     } catch (error) {
       if (!(error instanceof ControlError)) throw error;
       log.warn({ volume, error: error.message }, 'no log-in: the volume is served from where its primary is');
