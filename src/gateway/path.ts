@@ -9,7 +9,8 @@
  *     again there (remote-volume.ts, R6). The content is the same: the address or the epoch is another, or the primary is
  *     another copy.
  *  2. After a hand-over the primary of before still has in hand what it was sent, and serves it through to the new one: it is
- *     given FINISH_MS to answer that (remote-volume.ts, R7). After anything else it is given no time: it may be gone, or hang.
+ *     given half of reconnectMs to answer that (remote-volume.ts, R7), so long, since one that was stopped in between goes on
+ *     where it was. After anything else it is given no time: it may be gone, or hang, and serves nothing through.
  *  3. The export needs as many bytes as the segment, of now, reaches; more may come and go with resizes.
  *  4. A storage system that refuses has a reason that the directory knows: each refusal asks for a fresh look.
  */
@@ -23,9 +24,6 @@ import {
   startRemoteVolume,
 } from '../nbd-client/remote-volume.ts';
 import type { PlannedSegment } from './second-information.ts';
-
-/** A hand-over takes less than this, unless the primary of before has trouble of its own. */
-const FINISH_MS = 3_000;
 
 export interface PathOptions {
   /** Connections of a path. */
@@ -45,6 +43,7 @@ export class Path {
   readonly #opening: RemoteOpening;
   readonly #giveUp = new AbortController();
   readonly #onMoved: (() => void) | undefined;
+  readonly #finishMs: number;
   #segment: PlannedSegment;
   #state: RemoteState = 'reconnecting';
   #volume: RemoteVolume | undefined;
@@ -53,6 +52,7 @@ export class Path {
     const { connections, reconnectMs, log, onRefused } = options;
     this.#segment = segment;
     this.#onMoved = options.onMoved;
+    this.#finishMs = reconnectMs / 2;
     this.#opening = startRemoteVolume({
       ...segment.target,
       connections,
@@ -92,7 +92,7 @@ export class Path {
     this.#segment = segment;
     this.#opening.needs(endOf(segment));
     if (isSameTarget(from.target, segment.target)) return;
-    this.#opening.retarget(segment.target, isHandOver(from, segment) ? FINISH_MS : 0);
+    this.#opening.retarget(segment.target, isHandOver(from, segment) ? this.#finishMs : 0);
     this.#onMoved?.();
   }
 

@@ -32,6 +32,8 @@
  *  7. Not promised: a host that gives up a gateway which hangs, and sends again through another gateway while the first is
  *     still connected to the storage system. Its write is then one of two users at the same time, and NBD knows no order
  *     between those. Who wants that has the hanging gateway cut off first (a new epoch), or waits until it has ended.
+ *  8. Nor is (5b) for a storage system that is stopped with a write in hand while it hands over, for longer than path.ts waits,
+ *     and then goes on: the write has been sent again by then, and its older copy may land behind a newer one.
  */
 
 import { pause } from '../base/pause.ts';

@@ -126,7 +126,7 @@ describe('a switch', () => {
 
   test('an old primary that hangs after it has handed over is not waited for for ever', async () => {
     const pair = new Pair();
-    const host = await lab.host(await lab.gateway(), 'disk');
+    const host = await lab.host(await lab.gateway('east-gw', { reconnectMs: 1_000 }), 'disk');
     pair.gates[0].shut();
     const writing = host.write(0, Buffer.alloc(4096, 1), 0, 4096, true);
     await eventually('the write has arrived', () => (pair.gates[0].held.length === 1 ? true : undefined));
