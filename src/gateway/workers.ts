@@ -21,6 +21,7 @@
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { setImmediate } from 'node:timers/promises';
 import { pause } from '../base/pause.ts';
 import { assert, ControlError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
@@ -208,8 +209,9 @@ class WorkerPlace {
     try {
       return await this.#conversation?.ask(topic, body);
     } catch (error) {
-      if (error instanceof ControlError && error.code === 'unavailable') return undefined;
-      throw error;
+      if (!(error instanceof ControlError) || error.code !== 'unavailable') throw error;
+      await setImmediate(); // asked again at once, it would fail at once, and its end would never be heard of
+      return undefined;
     }
   }
 
