@@ -46,7 +46,6 @@ import {
   InterfaceRecord,
   OperationRecord,
   StorageRecord,
-  SuspendReason,
   VolumeState,
 } from './catalog.ts';
 import {
@@ -267,18 +266,16 @@ export type GatewayView = z.infer<typeof GatewayView>;
 export const StatusView = z.object({
   clusterId: Identity,
   revision: z.int(),
-  /** `degraded`: something below is offline or has failed, or a copy that should follow does not. */
+  /** `degraded`: something below is offline, has failed or is suspended. */
   health: z.enum(['ok', 'degraded']),
   storage: z.array(StorageView),
   gateways: z.array(GatewayView),
-  volumes: z.object({ count: z.int(), bytes: Bytes, notReady: z.array(VolumeName) }),
-  /** Secondaries that are not duplex, of segments. */
-  pairs: z.array(
-    z
-      .object({ volume: VolumeName, offset: Bytes })
-      .extend(CopyRecord.pick({ storage: true, pair: true, wanted: true }).shape)
-      .extend({ reason: SuspendReason.nullable() }),
-  ),
+  volumes: z.object({
+    count: z.int(),
+    bytes: Bytes,
+    notReady: z.array(VolumeName),
+    suspended: z.array(VolumeName).default([]).describe('those with a copy that should follow, and does not'),
+  }),
   operations: z.array(OperationRecord).describe('those that are not finished'),
 });
 export type StatusView = z.infer<typeof StatusView>;

@@ -8,7 +8,6 @@ import type {
   StatusView,
   VolumeView,
 } from '../../src/control-protocol/directory-api.ts';
-import { Bytes, StorageName, VolumeName } from '../../src/control-protocol/names.ts';
 import { addCopy, setPair } from '../support/directory-double-copies.ts';
 import { volaryCommand } from '../support/server.ts';
 import { requireTool, run } from '../support/tools.ts';
@@ -135,15 +134,9 @@ describe('copies', () => {
       '                west-1   west  secondary  suspended (unreachable)        4 KiB  normal  /srv/rv.raw',
       '                east-2   east  secondary  duplex                           0 B  normal  /srv/rv.raw',
     ]);
-    directory().pairs = [
-      {
-        ...{ volume: VolumeName.parse('db'), offset: Bytes.parse(0), storage: StorageName.parse('west-1') },
-        ...{ pair: 'suspended', wanted: 'suspended', reason: 'asked' },
-      },
-    ];
-    expect((await document<StatusView>(url, ['status'])).pairs).toEqual(directory().pairs);
+    expect((await document<StatusView>(url, ['status'])).volumes.suspended).toEqual(['db']);
     expect((await volary(url, ['status'])).stdout).toMatch(
-      /^volume db: the copy on west-1 is suspended: asked \(let it follow: volary copy resync db west-1\)$/m,
+      /^volume db: a copy does not follow \(why: volary volume show db\)$/m,
     );
   });
 });

@@ -46,8 +46,6 @@ export class DirectoryDouble {
   gatewayUris: string[] = ['nbd://127.0.0.1:10809'];
   /** How operations end; undefined: not yet. */
   ending: Ending | undefined = 'done';
-  /** What the status says of pairs. */
-  pairs: StatusView['pairs'] = [];
   /** What a repair comes to. */
   repair: Omit<RepairView, 'volume'> = { repaired: [], remaining: [] };
   #server: HttpServer | undefined;
@@ -234,12 +232,16 @@ export class DirectoryDouble {
   #status(): StatusView {
     const volumes = [...this.volumes.values()];
     const bytes = volumes.reduce((sum, { size }) => sum + size, 0);
+    const suspended = volumes
+      .filter(({ segments }) =>
+        segments.some(({ copies }) => copies.some(({ pair }) => pair === 'suspended')),
+      )
+      .map(({ name }) => name);
     const degraded = [...this.storage.values()].some(({ state }) => state === 'offline');
     return StatusView.parse({
       ...{ clusterId: this.clusterId, revision: 1, health: degraded ? 'degraded' : 'ok' },
       ...{ storage: [...this.storage.values()], gateways: [], operations: [] },
-      volumes: { count: volumes.length, bytes, notReady: [] },
-      pairs: this.pairs,
+      volumes: { count: volumes.length, bytes, notReady: [], suspended },
     });
   }
 
