@@ -28,6 +28,7 @@ import { ControlError } from '../../src/model/errors.ts';
 import { createHttpServer, type HttpServer } from '../../src/runtime/http-server.ts';
 import { listenHttp } from '../../src/runtime/listen.ts';
 import { addCopy, routeCopies } from './directory-double-copies.ts';
+import { freePort } from './ports.ts';
 
 const MADE_AT = '2026-11-21T12:00:00.000Z';
 const silent = { debug() {}, info() {}, warn() {}, error() {} };
@@ -83,7 +84,8 @@ export class DirectoryDouble {
       this.#routeStreams(server);
       routeCopies(server, this);
     });
-    this.#port = Number(new URL(await listenHttp(server, { host: '127.0.0.1', port: this.#port })).port);
+    this.#port ||= await freePort();
+    await listenHttp(server, { host: '127.0.0.1', port: this.#port });
   }
 
   async stop(): Promise<void> {

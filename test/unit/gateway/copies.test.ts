@@ -172,7 +172,7 @@ describe('a failover', () => {
 
   test('of a primary that hangs, under load: it is not waited for', async () => {
     const pair = new Pair();
-    const host = await lab.host(await lab.gateway(), 'disk', 2);
+    const host = await lab.host(await lab.gateway('east-gw', { reconnectMs: 600_000 }), 'disk', 2);
     const load = startLoad(host, testRandom('failover of a primary that hangs'));
     await load.progress();
     pair.gates[0].shut();
