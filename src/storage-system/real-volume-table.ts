@@ -198,7 +198,8 @@ export class RealVolumeTable {
         this.#store.run(sql, id, JSON.stringify(state));
       }
       for (const [before, { id, epoch }] of changes) {
-        if (epoch > before.epoch) this.#store.run('UPDATE real_volumes SET epoch = ? WHERE id = ?', epoch, id);
+        if (epoch > before.epoch)
+          this.#store.run('UPDATE real_volumes SET epoch = ? WHERE id = ?', epoch, id);
       }
     });
     for (const [before, after] of changes) this.#keep(before, after);

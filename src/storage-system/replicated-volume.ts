@@ -147,7 +147,9 @@ export class ReplicatedVolume implements Volume {
     if (fast && noHole) throw new VolumeError('not-supported', 'copies may have to write these zeroes');
     await inPieces(length, RANGE_BYTES_MAX, async (at, pieceLength) => {
       const request = { kind: 'zero', offset: offset + at, length: pieceLength, fua, noHole } as const;
-      await this.#change(request, (volume) => volume.writeZeroes(offset + at, pieceLength, { ...options, fast: false }));
+      await this.#change(request, (volume) =>
+        volume.writeZeroes(offset + at, pieceLength, { ...options, fast: false }),
+      );
     });
   }
 
