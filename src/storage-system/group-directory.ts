@@ -6,19 +6,19 @@
  * one request, about every RENEW_MS of which somebody needs it.
  */
 
-import type { LeaseAnswer, LeaseRequest, PairReport } from '../control-protocol/copy-groups.ts';
+import type { DiscardReport, PairReport } from '../control-protocol/copy-groups.ts';
+import type { DirectoryClient } from '../control-protocol/directory-client.ts';
 import { Epoch, type RealVolumeId } from '../control-protocol/names.ts';
 import { ControlError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import { Gate } from '../storage/gate.ts';
 
 /** The directory's API, as far as it is needed here. */
-export interface GroupApi {
-  reportPair(report: PairReport, signal: AbortSignal): Promise<unknown>;
-  leases(request: LeaseRequest, signal: AbortSignal): Promise<LeaseAnswer>;
-}
+export type GroupApi = Pick<DirectoryClient, 'reportPair' | 'renewLeases' | 'reportDiscard'>;
 
-export type ReportOutcome = 'recorded' | 'stale-epoch' | 'unreachable';
+export type ReportOutcome =
+  | { readonly outcome: 'recorded'; readonly pairRevision: number }
+  | { readonly outcome: 'stale-epoch' | 'unreachable'; readonly pairRevision?: undefined };
 export type RenewOutcome = 'granted' | 'stale-epoch' | 'unreachable';
 
 export interface GroupDirectoryOptions {
@@ -54,15 +54,23 @@ export class GroupDirectory {
 
   /** Never rejects. */
   report(report: PairReport): Promise<ReportOutcome> {
-    const ask = () => this.#options.api.reportPair(report, this.#deadline());
     return this.#reports.run(async () => {
       try {
-        await ask();
-        return 'recorded';
+        const { pairRevision } = await this.#options.api.reportPair(report, this.#deadline());
+        return { outcome: 'recorded', pairRevision };
       } catch (error) {
-        return this.#failure(error, { pair: report.member, to: report.pair });
+        return { outcome: this.#failure(error, { pair: report.member, to: report.pair }) };
       }
     });
+  }
+
+  /** For the directory's events: told once, and then it is in the log alone. Never rejects. */
+  async discarded(report: DiscardReport): Promise<void> {
+    try {
+      await this.#options.api.reportDiscard(report);
+    } catch (error) {
+      this.#failure(error, { pair: report.member, discardedBytes: report.bytes });
+    }
   }
 
   /** Whether `epoch` is still the real volume's, and it is primary. Never rejects. */
@@ -101,8 +109,10 @@ export class GroupDirectory {
     const leases = asked.map(({ realVolume, epoch }) => ({ realVolume, epoch }));
     this.#isAsking = true;
     try {
-      const { granted } = await this.#options.api.leases({ leases, givingWay }, this.#deadline());
-      asked.forEach(({ answer }, index) => answer(granted[index] === true ? 'granted' : 'stale-epoch'));
+      const { granted } = await this.#options.api.renewLeases({ leases, givingWay }, this.#deadline());
+      for (const [index, { answer }] of asked.entries()) {
+        answer(granted[index] === true ? 'granted' : 'stale-epoch');
+      }
     } catch (error) {
       const outcome = this.#failure(error, { leases: leases.length });
       for (const { answer } of asked) answer(outcome);

@@ -12,7 +12,7 @@
  *  3. A request is answered once, and not before the file has done with its payload.
  */
 
-import type { GroupConfig, GroupView, HandOver } from '../control-protocol/copy-groups.ts';
+import type { GroupConfig, HandOver } from '../control-protocol/copy-groups.ts';
 import type { Epoch, RealVolumeId } from '../control-protocol/names.ts';
 import { ControlError, StoreError, VolumeError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
@@ -46,7 +46,7 @@ export interface MemberOptions {
   readonly folder: MemberFolder;
   readonly connect: Connect;
   readonly clusterId: () => string | undefined;
-  readonly directory: Pick<GroupDirectory, 'report' | 'renew' | 'giveWay'>;
+  readonly directory: Pick<GroupDirectory, 'report' | 'discarded' | 'renew' | 'giveWay'>;
   /** Makes it durable; rejects with a StoreError. */
   readonly keep: (state: DurableState) => Promise<void>;
   readonly onServe: (served: Served) => void;
@@ -96,6 +96,9 @@ export class Member implements Requests {
   readonly #requests = new Map<Token, Asked<void>>();
   readonly #configures = new Map<Token, Asked<boolean>>();
   readonly #copiedBytes = new Map<string, number>();
+  /** The highest revision of each pair's record that the rules have been told; and by which events they are yet to be. */
+  readonly #pairRevisions = new Map<string, number>();
+  readonly #recorded = new Map<Event, readonly [member: string, revision: number]>();
 
   constructor(options: MemberOptions) {
     const { id, rules, file, folder, connect, clusterId, log } = options;
@@ -147,6 +150,9 @@ export class Member implements Requests {
 
   start(found: Found): void {
     this.#durable = found.durable;
+    for (const { realVolume, pairRevision } of found.durable?.config.members ?? []) {
+      this.#learn(realVolume, pairRevision);
+    }
     this.#happens({ kind: 'start', nowMs: 0, ...found });
   }
 
@@ -220,6 +226,7 @@ export class Member implements Requests {
       this.#next += 1;
       const stamped: { nowMs: number } = event;
       stamped.nowMs = performance.now();
+      this.#learnRevisions(event);
       const { persist, effects } = this.#rules.step(event);
       if (persist !== undefined) {
         void this.#keep(persist, effects);
@@ -230,6 +237,21 @@ export class Member implements Requests {
     this.#events = [];
     this.#next = 0;
     this.#isBusy = false;
+  }
+
+  /** A report says what was known when the rules made it, and not what has come since. */
+  #learnRevisions(event: Event): void {
+    if (event.kind === 'configure') {
+      for (const { realVolume, pairRevision } of event.config.members) this.#learn(realVolume, pairRevision);
+    } else if (event.kind === 'reported') {
+      const recorded = this.#recorded.get(event);
+      this.#recorded.delete(event);
+      if (recorded !== undefined) this.#learn(...recorded);
+    }
+  }
+
+  #learn(member: string, revision: number): void {
+    this.#pairRevisions.set(member, Math.max(revision, this.#pairRevisions.get(member) ?? 0));
   }
 
   /** First what is to be durable, then the effects; still busy meanwhile. */
@@ -304,14 +326,9 @@ export class Member implements Requests {
   #askDirectory(effect: Extract<Effect, { kind: 'report' | 'renew' | 'give-way' }>): void {
     const { directory } = this.#options;
     switch (effect.kind) {
-      case 'report': {
-        const { token, member, pair, reason } = effect;
-        const [epoch, of] = [effect.epoch as Epoch, member as RealVolumeId];
-        void directory.report({ primary: this.id, epoch, member: of, pair, reason }).then((outcome) => {
-          this.#happens({ kind: 'reported', nowMs: 0, token, outcome });
-        });
+      case 'report':
+        void this.#report(effect);
         break;
-      }
       case 'renew': {
         const { token } = effect;
         void directory.renew(this.id, effect.epoch).then((outcome) => {
@@ -323,6 +340,16 @@ export class Member implements Requests {
         directory.giveWay(this.id);
         break;
     }
+  }
+
+  async #report({ token, member, epoch, pair, reason }: Extract<Effect, { kind: 'report' }>): Promise<void> {
+    const { outcome, pairRevision } = await this.#options.directory.report({
+      ...{ primary: this.id, epoch: epoch as Epoch, member: member as RealVolumeId, pair, reason },
+      pairRevision: this.#pairRevisions.get(member) ?? 0,
+    });
+    const event: Event = { kind: 'reported', nowMs: 0, token, outcome };
+    if (pairRevision !== undefined) this.#recorded.set(event, [member, pairRevision]);
+    this.#happens(event);
   }
 
   #told({ what }: Extract<Effect, { kind: 'told' }>): void {
@@ -344,6 +371,10 @@ export class Member implements Requests {
           { ...about, pair: what.member, bytes: what.bytes },
           'a member that came back has given up what it had written alone',
         );
+        void this.#options.directory.discarded({
+          ...{ primary: this.id, epoch: (this.#durable?.epoch ?? 1) as Epoch },
+          ...{ member: what.member as RealVolumeId, bytes: what.bytes },
+        });
         break;
       case 'copied':
         this.#copiedBytes.set(what.member, this.copiedBytes(what.member) + what.bytes);
