@@ -10,7 +10,7 @@
  * Invariants
  *  1. A message is taken only when both its checksums are right, and everything in it is possible.
  *  2. Memory is taken only for a payload that the header's row and the sink allow.
- *  3. A payload is memory of its own, of its own size: it stays as it is when more is received.
+ *  3. A payload is memory of its own: it stays as it is when more is received, until it is given back.
  */
 
 import { crc32c } from '@node-rs/crc32';
@@ -18,6 +18,7 @@ import { decodeMessage, type Message } from './codec.ts';
 import { HANDSHAKE_VERSION, HEADER_BYTES } from './constants.ts';
 import { PeerError } from './errors.ts';
 import { Header, type Phase } from './header.ts';
+import { payloadMemory } from './payload-memory.ts';
 
 export interface MessageSink {
   /** A header has come. @throws PeerError when there is no room for what it announces. */
@@ -27,9 +28,6 @@ export interface MessageSink {
 }
 
 const NOTHING = Buffer.alloc(0);
-/** Small payloads are pieces of one piece of memory, which is gone when all of them are. */
-const SHARED_BYTES = 256 * 1024;
-const SHARED_PAYLOAD_MAX = 32 * 1024;
 
 export class Decoder {
   version = HANDSHAKE_VERSION;
@@ -80,7 +78,7 @@ export class Decoder {
     this.#sink.admit(header.kind, header.payloadBytes);
     if (header.payloadBytes === 0) this.#endMessage(NOTHING);
     else {
-      this.#payload = memoryFor(header.payloadBytes);
+      this.#payload = payloadMemory.take(header.payloadBytes);
       this.#payloadFilled = 0;
     }
   }
@@ -98,18 +96,4 @@ export class Decoder {
     this.#headerFilled = 0;
     this.#sink.take(decodeMessage(this.#header, payload));
   }
-}
-
-// Of all links together: one that is idle keeps none.
-let shared = NOTHING;
-let sharedFrom = 0;
-
-function memoryFor(bytes: number): Buffer {
-  if (bytes > SHARED_PAYLOAD_MAX) return Buffer.allocUnsafeSlow(bytes);
-  if (sharedFrom + bytes > shared.length) {
-    shared = Buffer.allocUnsafeSlow(SHARED_BYTES);
-    sharedFrom = 0;
-  }
-  sharedFrom += bytes;
-  return shared.subarray(sharedFrom - bytes, sharedFrom);
 }

@@ -8,7 +8,7 @@
  *
  * Invariants
  *  1. Operations come with their numbers in order, and never more than was granted: checked before memory is taken for them.
- *  2. What was granted is free again when the owner acknowledges.
+ *  2. What was granted is free again when the owner acknowledges; so is the memory of a write's payload.
  */
 
 import type { Socket } from 'node:net';
@@ -20,6 +20,7 @@ import { type FrameOwner, FrameSocket } from './frame-socket.ts';
 import type { Answer, HelloHandler, LinkEvents, SecondaryLink } from './links.ts';
 import type { Hello, PrimaryMessage, Range, Refusal, SecondaryMessage } from './messages.ts';
 import { DIFFERENCE_RANGES_MAX } from './messages.ts';
+import { payloadMemory } from './payload-memory.ts';
 import { coarsened, operationBytes, SPOKEN, type Versions } from './payloads.ts';
 
 const ANSWER_BYTES_MAX = Limit.differences * (HEADER_BYTES + RANGES_BYTES_MAX) + 2 * HEADER_BYTES;
@@ -44,7 +45,10 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
   // What was granted, and what of it is in use.
   #operationsMax = 0;
   #bytesMax = 0;
-  readonly #unacknowledged = new Map<number, number>();
+  readonly #unacknowledged = new Map<
+    number,
+    { readonly bytes: number; readonly payload: Buffer | undefined }
+  >();
   #bytes = 0;
   #lastSeq = 0;
   #heartbeats = 0;
@@ -121,10 +125,11 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
     if (!this.#frames.isOpen) return;
     assert(this.#state === 'accepted', 'messages come after the answer to hello');
     if (message.kind === 'ack') {
-      const bytes = this.#unacknowledged.get(message.seq);
-      assert(bytes !== undefined, `operation ${message.seq} is acknowledged once`);
+      const operation = this.#unacknowledged.get(message.seq);
+      assert(operation !== undefined, `operation ${message.seq} is acknowledged once`);
       this.#unacknowledged.delete(message.seq);
-      this.#bytes -= bytes;
+      this.#bytes -= operation.bytes;
+      if (operation.payload !== undefined) payloadMemory.give(operation.payload);
     } else if (message.kind === 'heartbeat-ack') {
       assert(this.#heartbeats > 0, 'a heartbeat is answered once');
       this.#heartbeats -= 1;
@@ -169,7 +174,8 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
         this.#checkConfirmed(message.confirmed);
         this.#lastSeq = message.seq;
         const bytes = operationBytes(message);
-        this.#unacknowledged.set(message.seq, bytes);
+        const payload = message.kind === 'write' ? message.payload : undefined;
+        this.#unacknowledged.set(message.seq, { bytes, payload });
         this.#bytes += bytes;
         this.#batch.push(message);
         break;
