@@ -28,7 +28,13 @@ export interface Requests {
 }
 
 /** How hosts are served. */
-export type Hosts = 'here' | 'hold' | 'refuse' | { readonly through: () => Promise<Volume> };
+export type Hosts = 'here' | 'hold' | 'refuse' | { readonly through: () => Promise<OtherMember> };
+
+/** Another member's export. */
+export interface OtherMember extends Volume {
+  /** Waits for nothing any more: all requests fail. */
+  giveUp(reason: string): void;
+}
 
 export interface ReplicatedVolumeOptions {
   /** This member's own. */
@@ -51,7 +57,7 @@ export class ReplicatedVolume implements Volume {
   #epoch = 0;
   #waiting = Promise.withResolvers<void>();
   /** The volume that hosts are served through, once somebody has asked for it. */
-  #remote: Promise<Volume> | undefined;
+  #remote: Promise<OtherMember> | undefined;
   #underWay = 0;
   #isClosing = false;
   readonly #closed = Promise.withResolvers<void>();
@@ -86,7 +92,7 @@ export class ReplicatedVolume implements Volume {
   letGo(): void {
     const remote = this.#remote;
     this.#remote = undefined;
-    if (remote !== undefined) void closeQuietly(remote);
+    if (remote !== undefined) void giveUp(remote);
   }
 
   readNow(offset: number, target: Buffer, start: number, length: number): boolean {
@@ -199,7 +205,12 @@ export class ReplicatedVolume implements Volume {
         } else if (hosts === 'refuse') {
           throw new VolumeError('shutdown', 'another member of the copy group is its primary now');
         } else {
-          return await through(await this.#remoteBy(hosts.through));
+          const { remote, isOver } = await this.#remoteBy(hosts.through);
+          try {
+            return await through(remote);
+          } catch (error) {
+            if (!isOver()) throw error;
+          }
         }
         if (this.#isClosing) throw new VolumeError('shutdown', 'the volume is being closed');
       }
@@ -209,11 +220,13 @@ export class ReplicatedVolume implements Volume {
     }
   }
 
-  async #remoteBy(open: () => Promise<Volume>): Promise<Volume> {
+  async #remoteBy(
+    open: () => Promise<OtherMember>,
+  ): Promise<{ readonly remote: OtherMember; readonly isOver: () => boolean }> {
     this.#remote ??= open();
     const remote = this.#remote;
     try {
-      return await remote;
+      return { remote: await remote, isOver: () => this.#remote !== remote };
     } catch (error) {
       if (this.#remote === remote) this.#remote = undefined;
       if (!(error instanceof VolaryError)) throw error;
@@ -240,9 +253,11 @@ function isShutdown(error: unknown): boolean {
   return error instanceof VolumeError && error.code === 'shutdown';
 }
 
-async function closeQuietly(remote: Promise<Volume>): Promise<void> {
+async function giveUp(remote: Promise<OtherMember>): Promise<void> {
   const [opened] = await Promise.allSettled([remote]); // who asked for it has the failure
-  if (opened.status === 'fulfilled') await opened.value.close();
+  if (opened.status !== 'fulfilled') return;
+  opened.value.giveUp('hosts are not served through this member any more');
+  await opened.value.close();
 }
 
 /** All pieces, a few at the same time; rejects when none is under way any more. */
