@@ -3,6 +3,7 @@
  * received is a peer's: a mistake in it is a PeerError.
  */
 
+import { crc32c } from '@node-rs/crc32';
 import { assert } from '../model/errors.ts';
 import { Flag, HANDSHAKE_VERSION, Kind, Limit } from './constants.ts';
 import { PeerError } from './errors.ts';
@@ -57,11 +58,16 @@ const NOTHING = Buffer.alloc(0);
 
 // --- to the wire -------------------------------------------------------------------------------------------
 
-/**
- * Fills in the header, but for the payload's length and checksum, and returns the payload.
- * `confirmed` stands in for the one of the message.
- */
-export function encodeMessage(message: Message, version: number, confirmed: number, header: Header): Buffer {
+/** Makes the header's bytes, and returns the payload that goes behind them. `confirmed` stands in for the one of the message. */
+export function encodeFrame(message: Message, version: number, confirmed: number, header: Header): Buffer {
+  const payload = encodeMessage(message, version, confirmed, header);
+  header.payloadBytes = payload.length;
+  header.payloadSum = payload.length === 0 ? 0 : crc32c(payload);
+  header.encode();
+  return payload;
+}
+
+function encodeMessage(message: Message, version: number, confirmed: number, header: Header): Buffer {
   switch (message.kind) {
     case 'write':
       assert(message.payload.length === message.length, 'a write has the data of its range');

@@ -12,9 +12,8 @@
  */
 
 import type { Socket } from 'node:net';
-import { crc32c } from '@node-rs/crc32';
 import { sendNow } from '../base/syscalls.ts';
-import { encodeMessage, type Message } from './codec.ts';
+import { encodeFrame, type Message } from './codec.ts';
 import { HANDSHAKE_VERSION, HEADER_BYTES } from './constants.ts';
 import { Header } from './header.ts';
 
@@ -65,10 +64,7 @@ export class Outbox {
   /** False when the peer takes too little. */
   put(message: Message, confirmed: number): boolean {
     if (this.#isClosed) return true;
-    const payload = encodeMessage(message, this.version, confirmed, header);
-    header.payloadBytes = payload.length;
-    header.payloadSum = payload.length === 0 ? 0 : crc32c(payload);
-    header.encode();
+    const payload = encodeFrame(message, this.version, confirmed, header);
     const copied = payload.length <= COPY_BYTES ? payload.length : 0;
     const batch = this.#room(HEADER_BYTES + copied);
     header.bytes.copy(batch, this.#to);

@@ -99,7 +99,7 @@ const USERS_OF: Record<string, readonly string[]> = {
   '@node-rs/crc32': [
     'src/peer-protocol/header.ts',
     'src/peer-protocol/decoder.ts',
-    'src/peer-protocol/outbox.ts',
+    'src/peer-protocol/codec.ts',
   ],
   'node:fs': [
     'src/storage/',
