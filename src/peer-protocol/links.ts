@@ -40,7 +40,7 @@ export interface PrimaryLink extends Link {
   start(events: LinkEvents<SecondaryMessage>): void;
   /**
    * Operations go in the order of their `seq`, as the secondary's window allows; a heartbeat does not wait for the window. Each says
-   * the highest `confirmed` that this link has been told. The payload of a write must not change until its ack or the link's end.
+   * the highest `confirmed` that this link has been told, as far as it has been sent. The payload of a write must not change until its ack or the link's end.
    */
   send(message: PrimaryMessage): void;
   readonly unacknowledged: { readonly operations: number; readonly bytes: number };

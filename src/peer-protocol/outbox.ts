@@ -91,6 +91,7 @@ export class Outbox {
 
   close(): void {
     this.#isClosed = true;
+    this.#whenEmpty = undefined;
     this.#segments = [];
     this.#batch = undefined;
     this.#from = 0;

@@ -10,7 +10,7 @@ const SHARED_BYTES = 256 * 1024;
 /** Large pieces have the size of a power of two, from twice the largest small one. */
 const SIZES = [...powersOfTwo(2 * SMALL_MAX, Limit.payloadBytes)];
 /** Kept for use again; what is above is left to the collector. */
-const RETAINED_BYTES_MAX = 64 * 1024 * 1024;
+const RETAINED_BYTES_MAX = 32 * 1024 * 1024;
 
 export class PayloadMemory {
   readonly #free: Buffer[][] = SIZES.map(() => []);

@@ -52,9 +52,12 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
   #sentBytes = 0;
   readonly #waiting = new Waiting<OperationMessage>();
   #lastSeq = 0;
+  #lastSent = 0;
   #confirmed = 0;
   #heartbeats = 0;
   #isFenced = false;
+  /** By this side: what has come is not handed over any more. */
+  #isGivenUp = false;
 
   /** `answered` is called once: with the secondary's answer, or with what came in its place. */
   constructor(socket: Socket, fd: number, hello: Hello, answered: (outcome: Connected | PeerError) => void) {
@@ -85,10 +88,12 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
   }
 
   close(): void {
+    this.#isGivenUp = true;
     this.#frames.close();
   }
 
   destroy(): void {
+    this.#isGivenUp = true;
     this.#frames.destroy();
   }
 
@@ -108,7 +113,7 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
     this.#confirmed = Math.max(this.#confirmed, message.confirmed);
     if (message.kind === 'heartbeat') {
       this.#heartbeats += 1;
-      this.#frames.put(message, this.#confirmed);
+      this.#frames.put(message, this.#confirmedSent);
       return;
     }
     assert(message.seq === this.#lastSeq + 1, `operation ${message.seq} comes after ${this.#lastSeq}`);
@@ -119,13 +124,19 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
     else this.#frames.fail(new PeerError('overrun', 'too many operations wait for the peer'));
   }
 
+  /** An operation may be settled while it still waits here for the window: a peer hears that only of what it has been sent. */
+  get #confirmedSent(): number {
+    return Math.min(this.#confirmed, this.#lastSent);
+  }
+
   #hasRoom(bytes: number): boolean {
     const window = this.#welcome as Welcome;
     return this.#sent.size < window.operationsMax && this.#sentBytes + bytes <= window.bytesMax;
   }
 
   #launch(message: OperationMessage, bytes: number): void {
-    this.#frames.put(message, this.#confirmed);
+    this.#frames.put(message, this.#confirmedSent);
+    this.#lastSent = message.seq;
     this.#sent.set(message.seq, { bytes, end: this.#frames.putBytes });
     this.#sentBytes += bytes;
   }
@@ -234,7 +245,7 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
   }
 
   #handOver(): void {
-    if (this.#events === undefined || this.#batch.length === 0 || !this.#frames.isOpen) return;
+    if (this.#events === undefined || this.#batch.length === 0 || this.#isGivenUp) return;
     const batch = this.#batch;
     this.#batch = [];
     this.#events.onMessages(batch);

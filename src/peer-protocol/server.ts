@@ -84,6 +84,6 @@ export class PeerServer implements SecondaryEndOwner {
   over(end: SecondaryEnd, reason: PeerError): void {
     this.#ends.delete(end);
     if (!this.#silent.delete(end)) return; // its owner tells
-    this.#log.warn({ peer: end.remote, code: reason.code, error: reason.message }, 'no hello from a peer');
+    this.#log.info({ peer: end.remote, code: reason.code, error: reason.message }, 'no hello from a peer');
   }
 }
