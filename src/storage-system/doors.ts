@@ -20,7 +20,7 @@ export interface Connections {
   cut(volume: Volume, reason: string): Promise<void>;
 }
 
-/** Those that are members of copy groups (members.ts). None of these fails. */
+/** Those that are members of copy groups (members.ts). */
 export interface Groups {
   /** What is behind the door for use of a member; undefined: its file. */
   behind(id: RealVolumeId): DoorFile | undefined;
@@ -28,7 +28,8 @@ export interface Groups {
   ended(id: RealVolumeId, cause: 'failed' | 'leaving'): Promise<void>;
   /** It is used again, and may have lost what had not been flushed. */
   takenBack(id: RealVolumeId): Promise<void>;
-  resized(id: RealVolumeId, sizeBytes: number): void;
+  /** Its file has this size: before anything is written behind the old one. @throws StoreError */
+  resized(id: RealVolumeId, sizeBytes: number): Promise<void>;
 }
 
 /** How long connections to a shut door get answers. */

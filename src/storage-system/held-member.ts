@@ -2,13 +2,14 @@
  * HeldMember: one member with all that it needs: its file, its folder, and the volume that its hosts see. Made by Members.
  */
 
-import type { GroupView, PairView } from '../control-protocol/copy-groups.ts';
+import type { GroupView } from '../control-protocol/copy-groups.ts';
 import { Epoch, type RealVolumeId } from '../control-protocol/names.ts';
 import { formatRealVolumeExport } from '../control-protocol/real-volume-export.ts';
 import { ControlError, VolaryError, VolumeError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import { openRemoteVolume } from '../nbd-client/remote-volume.ts';
 import type { DurableState } from '../replication/effects.ts';
+import type { ReplicaView } from '../replication/replica.ts';
 import type { SparseFile } from '../storage/sparse-file.ts';
 import type { DoorFile } from './epoch-door.ts';
 import type { GroupDirectory } from './group-directory.ts';
@@ -20,17 +21,14 @@ import { type OtherMember, ReplicatedVolume } from './replicated-volume.ts';
 
 /** The rules, and what they let be seen. */
 export interface ViewedRules extends Rules {
-  view(): { readonly pairs: readonly RulesPair[] };
-}
-export interface RulesPair {
-  readonly member: string;
-  readonly state: PairView['state'];
-  readonly outOfSyncBytes: number;
+  view(): Pick<ReplicaView, 'serving' | 'pairs'>;
 }
 
 /** The folder of a member while it is open. */
 export interface OpenFolder extends MemberFolder {
   readonly found: Omit<Found, 'durable'>;
+  /** To the size of the volume, before anything is written behind the old one. */
+  resize(sizeBytes: number): Promise<void>;
   /** With `isClean` what is there counts also when the machine has been started anew. */
   close(isClean: boolean): Promise<void>;
 }
@@ -79,48 +77,60 @@ export class HeldMember {
     this.member.start({ durable, ...this.#parts.folder.found });
   }
 
-  /** Whether hosts that come with this epoch are served here, now or soon. */
+  /** Whether hosts that come with this epoch are served here, now or soon: the rules hold their requests until then. */
   isServed(epoch: Epoch): boolean {
     const { served } = this.member;
-    return served?.epoch === epoch && (served.hosts === 'here' || served.hosts === 'hold');
+    return served?.epoch === epoch && served.hosts === 'here';
   }
 
   view(): GroupView {
-    const { durable, served } = this.member;
+    const { durable } = this.member;
     if (durable === undefined)
       throw new ControlError('unavailable', `${this.id} has not been told its group yet`);
-    const pairs = this.#parts.rules.view().pairs.map(({ member, state, outOfSyncBytes }) => ({
-      realVolume: member as RealVolumeId,
-      ...{ state, outOfSyncBytes, copiedBytes: this.member.copiedBytes(member) },
-    }));
+    const { serving, pairs } = this.#parts.rules.view();
     const { epoch, role, config } = durable;
     return {
-      ...{ realVolume: this.id, epoch: epoch as Epoch, revision: config.revision, role, pairs },
-      serving: role === 'primary' && served?.hosts === 'here',
+      ...{ realVolume: this.id, epoch: epoch as Epoch, revision: config.revision, role, serving },
+      pairs: pairs.map((pair) => ({ ...pair, realVolume: pair.realVolume as RealVolumeId })),
     };
   }
 
-  /** `isClean`: all that is on the disk is as it should be. Never fails. */
-  close(isClean: boolean): Promise<void> {
-    this.#closed ??= this.#close(isClean);
+  /** @throws StoreError */
+  async resize(sizeBytes: number): Promise<void> {
+    await this.#parts.folder.resize(sizeBytes);
+    this.member.resized(sizeBytes);
+  }
+
+  /** `crashed`: as if the process had. `failed`: what was written to the file, and not flushed, may be lost. Never fails. */
+  close(how: 'clean' | 'crashed' | 'failed'): Promise<void> {
+    this.#closed ??= this.#close(how);
     return this.#closed;
   }
 
-  async #close(isClean: boolean): Promise<void> {
-    const { file, folder, held, log } = this.#parts;
+  async #close(how: 'clean' | 'crashed' | 'failed'): Promise<void> {
+    const { file, folder, held } = this.#parts;
+    if (how === 'failed') await this.#attempt(async () => folder.loseCache());
     await this.member.stop();
     await this.volume.close();
+    const isFlushed = how === 'clean' && (await this.#attempt(() => file.flush()));
+    if (how === 'clean' && !isFlushed) await this.#attempt(async () => folder.loseCache());
+    await this.#attempt(() => folder.close(isFlushed));
+    held.end();
+  }
+
+  async #attempt(action: () => Promise<void>): Promise<boolean> {
     try {
-      if (isClean) await file.flush();
-      await folder.close(isClean);
+      await action();
+      return true;
     } catch (error) {
       if (!(error instanceof VolaryError)) throw error;
+      const { id, log } = this.#parts;
       log.error(
-        { realVolume: this.id, error: error.message },
-        'a member of a copy group could not be closed',
+        { realVolume: id, error: error.message },
+        'a member of a copy group could not be closed well',
       );
+      return false;
     }
-    held.end();
   }
 
   #serve({ epoch, hosts }: Served): void {
@@ -128,7 +138,8 @@ export class HeldMember {
       this.volume.serve(epoch, { through: () => this.#openThrough(hosts.through, epoch) });
       return;
     }
-    this.#parts.onEpoch(epoch);
+    // Who hands over holds what came before, and serves it through, also when the next epoch has begun.
+    if (hosts !== 'hold') this.#parts.onEpoch(epoch);
     this.volume.serve(epoch, hosts);
   }
 

@@ -19,9 +19,13 @@ export interface MemberFolder {
   /** The journal of what is unsettled; in the page cache. */
   begun(token: Token, range: Range): void;
   settled(tokens: readonly Token[]): void;
+  /** What was unsettled at the start, and a lost cache; durable when it resolves. The file has been flushed since. */
+  forgetUnsettled(): Promise<void>;
   /** The activity log; durable. */
   mark(extents: readonly number[]): Promise<void>;
   unmark(extents: readonly number[]): Promise<void>;
+  /** What was written to the file, and not flushed, may be lost: the next start is told. */
+  loseCache(): void;
   /** The difference bitmaps; in the page cache. */
   setBits(member: MemberId, ranges: readonly Range[]): void;
   clearBits(member: MemberId, ranges: readonly Range[]): void;
@@ -44,6 +48,7 @@ type DiskEffect = Extract<
     readonly kind:
       | 'apply'
       | 'settle'
+      | 'forget-unsettled'
       | 'mark'
       | 'unmark'
       | 'set-bits'
@@ -69,6 +74,8 @@ export class MemberDisk {
   readonly #options: MemberDiskOptions;
   #underWay = 0;
   #whenIdle: (() => void) | undefined;
+  /** Payloads that the thread pool is reading. */
+  readonly #writing = new Map<Buffer, Promise<unknown>>();
 
   constructor(options: MemberDiskOptions) {
     this.#options = options;
@@ -82,6 +89,9 @@ export class MemberDisk {
         break;
       case 'settle':
         this.#keep(() => folder.settled(effect.tokens));
+        break;
+      case 'forget-unsettled':
+        this.#later(this.#forgetUnsettled(), undefined);
         break;
       case 'mark':
         this.#later(folder.mark(effect.extents), { kind: 'marked', nowMs: 0, token: effect.token });
@@ -107,6 +117,11 @@ export class MemberDisk {
     }
   }
 
+  /** While the payload is being written: resolves when it is not any more. */
+  writing(payload: Buffer): Promise<unknown> | undefined {
+    return this.#writing.get(payload);
+  }
+
   /** Resolves when nothing is under way. */
   idle(): Promise<void> {
     if (this.#underWay === 0) return Promise.resolve();
@@ -129,12 +144,12 @@ export class MemberDisk {
           return;
         }
       }
-      const running = this.#start(operation);
-      this.#underWay += 1;
-      running.then(
-        () => this.#applied(token, undefined),
-        (error: unknown) => this.#applied(token, errorOf(error)),
+      const running = this.#start(operation).then(
+        () => this.#applied(token, operation, undefined),
+        (error: unknown) => this.#applied(token, operation, errorOf(error)),
       );
+      this.#underWay += 1;
+      if (operation.kind === 'write') this.#writing.set(operation.payload, running);
     } catch (error) {
       this.#options.tell({ kind: 'applied', nowMs: 0, token, error: errorOf(error) });
     }
@@ -163,7 +178,8 @@ export class MemberDisk {
     return file.writeZeroes(offset, length, { fua, noHole: false, fast: false });
   }
 
-  #applied(token: Token, error: RequestError | undefined): void {
+  #applied(token: Token, operation: Operation, error: RequestError | undefined): void {
+    if (operation.kind === 'write') this.#writing.delete(operation.payload);
     this.#options.tell({ kind: 'applied', nowMs: 0, token, error });
     this.#ended();
   }
@@ -200,11 +216,16 @@ export class MemberDisk {
     await this.#options.folder.unmark(extents);
   }
 
-  #later(doing: Promise<void>, event: Event): void {
+  async #forgetUnsettled(): Promise<void> {
+    await this.#options.file.flush();
+    await this.#options.folder.forgetUnsettled();
+  }
+
+  #later(doing: Promise<void>, event: Event | undefined): void {
     this.#underWay += 1;
     doing.then(
       () => {
-        this.#options.tell(event);
+        if (event !== undefined) this.#options.tell(event);
         this.#ended();
       },
       (error: unknown) => {

@@ -67,10 +67,6 @@ export class MemberLinks {
     this.#options = options;
   }
 
-  get count(): number {
-    return this.#begun.size + this.#received.size;
-  }
-
   carryOut(effect: SessionEffect): void {
     switch (effect.kind) {
       case 'connect':

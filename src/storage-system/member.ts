@@ -68,6 +68,7 @@ export interface Found {
 interface Asked<T> {
   readonly resolve: (value: T) => void;
   readonly reject: (error: Error) => void;
+  readonly payload?: Buffer | undefined;
 }
 
 const TEXTS: Record<RequestError, string> = {
@@ -95,7 +96,6 @@ export class Member implements Requests {
   #tokens = 0;
   readonly #requests = new Map<Token, Asked<void>>();
   readonly #configures = new Map<Token, Asked<boolean>>();
-  readonly #copiedBytes = new Map<string, number>();
   /** The highest revision of each pair's record that the rules have been told; and by which events they are yet to be. */
   readonly #pairRevisions = new Map<string, number>();
   readonly #recorded = new Map<Event, readonly [member: string, revision: number]>();
@@ -129,19 +129,6 @@ export class Member implements Requests {
     return this.#served;
   }
 
-  /** Nothing is connected, asked for or under way. */
-  get isIdle(): boolean {
-    return this.#links.count === 0 && this.#requests.size === 0;
-  }
-
-  get sessions(): number {
-    return this.#links.count;
-  }
-
-  copiedBytes(member: string): number {
-    return this.#copiedBytes.get(member) ?? 0;
-  }
-
   servesNow(): boolean {
     return this.#state === 'running' && this.#rules.servesNow(performance.now());
   }
@@ -160,9 +147,18 @@ export class Member implements Requests {
     this.#happens({ kind: 'tick', nowMs: 0 });
   }
 
+  resized(sizeBytes: number): void {
+    this.#happens({ kind: 'resized', nowMs: 0, sizeBytes });
+  }
+
   request(request: Request): Promise<void> {
     return new Promise((resolve, reject) => {
-      const token = this.#ask(this.#requests, { resolve, reject });
+      if (this.#state !== 'running') {
+        reject(new VolumeError('shutdown', 'this copy is not used any more'));
+        return;
+      }
+      const payload = request.kind === 'write' ? request.payload : undefined;
+      const token = this.#ask(this.#requests, { resolve, reject, payload });
       this.#happens({ kind: 'request', nowMs: 0, token, request });
     });
   }
@@ -170,6 +166,10 @@ export class Member implements Requests {
   /** Resolves with whether it is refused, because a newer epoch is known. */
   configure(config: GroupConfig): Promise<boolean> {
     return new Promise((resolve, reject) => {
+      if (this.#state !== 'running') {
+        reject(new ControlError('unavailable', `${this.id} begins anew`));
+        return;
+      }
       const token = this.#ask(this.#configures, { resolve, reject });
       this.#happens({ kind: 'configure', nowMs: 0, token, config });
     });
@@ -178,6 +178,10 @@ export class Member implements Requests {
   /** The same. */
   handOver({ epoch, to }: HandOver): Promise<boolean> {
     return new Promise((resolve, reject) => {
+      if (this.#state !== 'running') {
+        reject(new ControlError('unavailable', `${this.id} begins anew`));
+        return;
+      }
       const token = this.#ask(this.#configures, { resolve, reject });
       this.#happens({ kind: 'hand-over', nowMs: 0, token, epoch, to });
     });
@@ -273,6 +277,7 @@ export class Member implements Requests {
     switch (effect.kind) {
       case 'apply':
       case 'settle':
+      case 'forget-unsettled':
       case 'mark':
       case 'unmark':
       case 'set-bits':
@@ -290,6 +295,9 @@ export class Member implements Requests {
       case 'reply':
       case 'end-session':
         this.#links.carryOut(effect);
+        break;
+      case 'forward':
+        this.#answer(effect.token, 'shutdown'); // the volume sees how hosts are served by now
         break;
       case 'admit':
         this.#answer(effect.token, undefined);
@@ -319,8 +327,16 @@ export class Member implements Requests {
   #answer(token: Token, error: RequestError | undefined): void {
     const asked = this.#requests.get(token);
     this.#requests.delete(token);
-    if (error === undefined) asked?.resolve();
-    else asked?.reject(new VolumeError(error, TEXTS[error]));
+    if (asked === undefined) return;
+    if (error === undefined) {
+      asked.resolve();
+      return;
+    }
+    // The rules may give up what this member is still writing.
+    const writing = asked.payload === undefined ? undefined : this.#disk.writing(asked.payload);
+    const reject = () => asked.reject(new VolumeError(error, TEXTS[error]));
+    if (writing === undefined) reject();
+    else void writing.then(reject);
   }
 
   #askDirectory(effect: Extract<Effect, { kind: 'report' | 'renew' | 'give-way' }>): void {
@@ -377,7 +393,7 @@ export class Member implements Requests {
         });
         break;
       case 'copied':
-        this.#copiedBytes.set(what.member, this.copiedBytes(what.member) + what.bytes);
+        log.info({ ...about, pair: what.member, bytes: what.bytes }, 'copied');
         break;
     }
   }

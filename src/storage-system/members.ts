@@ -32,8 +32,8 @@ import type { RealVolumes } from './real-volumes.ts';
 
 /** Where members keep what is beside their files. */
 export interface MemberFolders {
-  /** Makes it when it is missing. `hasLostCache`: it is known that what was not flushed is lost. */
-  open(id: RealVolumeId, sizeBytes: number, hasLostCache: boolean): Promise<OpenFolder>;
+  /** `isNew`: the member has nothing to remember yet, whatever lies there. */
+  open(id: RealVolumeId, sizeBytes: number, isNew: boolean): Promise<OpenFolder>;
   remove(id: RealVolumeId): Promise<void>;
   ids(): Promise<RealVolumeId[]>;
 }
@@ -85,7 +85,7 @@ export class Members implements Groups {
       gate.run(async () => {
         const failure = realVolumes.get(id)?.failure;
         if (failure) this.#broken.set(id, failure.reason);
-        else await this.#startOrLeave(id, durable, false);
+        else await this.#startOrLeave(id, durable);
       }),
     );
     await Promise.all(starts);
@@ -209,7 +209,7 @@ export class Members implements Groups {
     this.#members.delete(id);
     if (held !== undefined) {
       this.#broken.set(id, 'its real volume has failed');
-      await held.close(false);
+      await held.close('failed');
     }
     if (cause === 'failed') return;
     this.#broken.delete(id);
@@ -217,19 +217,27 @@ export class Members implements Groups {
   }
 
   async takenBack(id: RealVolumeId): Promise<void> {
-    const durable = this.#options.table.members().get(id);
+    const { table, folders, realVolumes } = this.#options;
+    const durable = table.members().get(id);
     if (durable === undefined) return;
-    this.#broken.delete(id);
-    await this.#startOrLeave(id, durable, true);
+    await this.#attempt(id, async () => {
+      const folder = await folders.open(id, realVolumes.view(id).sizeBytes, false);
+      folder.loseCache(); // in case that the process ended before this could be said
+      await folder.close(false);
+      this.#broken.delete(id);
+      await this.#startOrLeave(id, durable);
+    });
   }
 
-  resized(_id: RealVolumeId, _sizeBytes: number): void {}
+  async resized(id: RealVolumeId, sizeBytes: number): Promise<void> {
+    await this.#members.get(id)?.resize(sizeBytes);
+  }
 
   // --- beginning and ending --------------------------------------------------------------------------------
 
   #begin(id: RealVolumeId): Promise<void> {
     return this.#options.realVolumes.exchange(id, `make ${id} a member of a copy group`, async (file) => {
-      if (!this.#members.has(id)) await this.#open(id, file, undefined, false);
+      if (!this.#members.has(id)) await this.#open(id, file, undefined);
     });
   }
 
@@ -241,32 +249,27 @@ export class Members implements Groups {
       if (held === undefined || held.member.config?.members.length !== 1) return;
       table.forgetMember(id);
       this.#members.delete(id);
-      await held.close(true);
+      await held.close('clean');
       await folders.remove(id);
       log.info({ realVolume: id }, 'the only copy again: served without a copy group');
     });
   }
 
   /** One that cannot be started serves nobody; the others are not kept from it. */
-  async #startOrLeave(id: RealVolumeId, durable: DurableState, hasLostCache: boolean): Promise<void> {
+  async #startOrLeave(id: RealVolumeId, durable: DurableState): Promise<void> {
     const file = this.#options.realVolumes.files.file(id);
-    const attempt = () => this.#open(id, file, durable, hasLostCache);
+    const attempt = () => this.#open(id, file, durable);
     if (await this.#attempt(id, attempt)) return;
     this.#broken.set(id, 'what is kept of its copy group cannot be used');
   }
 
-  async #open(
-    id: RealVolumeId,
-    held: HeldFile,
-    durable: DurableState | undefined,
-    hasLostCache: boolean,
-  ): Promise<void> {
+  async #open(id: RealVolumeId, held: HeldFile, durable: DurableState | undefined): Promise<void> {
     const { folders, rulesOf, connect, table, directory, realVolumes, log } = this.#options;
     assert(!this.#members.has(id), `${id} is a member once`);
     held.begin();
     try {
       const file = await held.open();
-      const folder = await folders.open(id, file.sizeBytes, hasLostCache);
+      const folder = await folders.open(id, file.sizeBytes, durable === undefined);
       const made = new HeldMember({
         ...{ id, held, file, folder, connect, directory, log, rules: rulesOf(id) },
         clusterId: () => table.clusterId,
@@ -288,7 +291,7 @@ export class Members implements Groups {
     const { id } = held;
     log.error({ realVolume: id, cause: reason }, 'a member of a copy group has failed: it begins anew');
     this.#broken.set(id, reason);
-    await held.close(false);
+    await held.close('crashed');
     if (this.#members.get(id) !== held) return; // its real volume has gone as well
     this.#members.delete(id);
     await new Promise((resolve) => setTimeout(resolve, RESTART_MS));
@@ -298,7 +301,7 @@ export class Members implements Groups {
         const durable = table.members().get(id);
         if (realVolumes.get(id)?.failure !== null || this.#members.has(id)) return;
         this.#broken.delete(id);
-        if (durable !== undefined) await this.#startOrLeave(id, durable, false);
+        if (durable !== undefined) await this.#startOrLeave(id, durable);
       }),
     );
   }
@@ -335,7 +338,7 @@ export class Members implements Groups {
     this.#isStopping = true;
     clearTimeout(this.#givingUp);
     const gate = new Gate(AT_ONCE);
-    const closing = [...this.#members.values()].map((held) => gate.run(() => held.close(true)));
+    const closing = [...this.#members.values()].map((held) => gate.run(() => held.close('clean')));
     await Promise.all(closing);
     this.#members.clear();
     clearInterval(this.#ticker);

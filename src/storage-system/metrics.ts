@@ -86,7 +86,11 @@ export function addMetrics(registry: Registry, figures: () => Promise<Figures>):
       for (const role of ['primary', 'secondary'] as const) this.set({ role }, members.get(role) ?? 0);
     },
   });
-  gauge('volary_copy_out_of_sync_bytes', 'What secondaries of primaries here lack', (of) => of.outOfSyncBytes);
+  gauge(
+    'volary_copy_out_of_sync_bytes',
+    'What secondaries of primaries here lack',
+    (of) => of.outOfSyncBytes,
+  );
   gauge('volary_copied_bytes', 'Copied to secondaries since the process began', (of) => of.copiedBytes);
   gauge('volary_real_volume_connections', 'NBD connections to real volumes', (of) => of.connections);
   gauge('volary_open_files', 'Files of real volumes that are open', (of) => of.openFiles);

@@ -304,6 +304,7 @@ export class RealVolumes {
     await file.resize(sizeBytes);
     try {
       await file.flush();
+      await this.#groups?.resized(id, sizeBytes);
       this.#sizeChanged(id, sizeBytes);
     } catch (error) {
       if (file.state === 'ok') await file.resize(before);
@@ -314,6 +315,7 @@ export class RealVolumes {
   async #shrink(id: RealVolumeId, file: SparseFile, sizeBytes: number): Promise<void> {
     this.#sizeChanged(id, sizeBytes);
     await file.resize(sizeBytes);
+    await this.#groups?.resized(id, sizeBytes);
   }
 
   /** Ends a failure. Nothing of what has failed is used on: the file is opened again, and what it holds is read from the disk. */
@@ -336,7 +338,6 @@ export class RealVolumes {
     const before = this.#there(id).sizeBytes;
     this.#table.change(id, [{ kind: 'resized', sizeBytes }]);
     this.#doors.resized(id, sizeBytes);
-    this.#groups?.resized(id, sizeBytes);
     this.#log.info({ realVolume: id, from: before, to: sizeBytes }, 'real volume resized');
   }
 

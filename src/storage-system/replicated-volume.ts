@@ -73,11 +73,6 @@ export class ReplicatedVolume implements Volume {
     return this.#file.sizeBytes;
   }
 
-  /** Nothing is under way, nor waits. */
-  get isIdle(): boolean {
-    return this.#underWay === 0;
-  }
-
   /** How hosts are served from now on. */
   serve(epoch: number, hosts: Hosts): void {
     this.#hosts = hosts;
