@@ -211,7 +211,7 @@ export class ReplicatedVolume implements Volume {
       }
     } finally {
       this.#underWay -= 1;
-      if (this.#underWay === 0 && this.#isClosing) this.#closed.resolve();
+      if (this.#underWay === 0 && this.#isClosing) setImmediate(this.#closed.resolve); // behind the answers
     }
   }
 

@@ -85,8 +85,14 @@ export class GroupDesk implements GroupApi {
     for (const other of others) segment = withCopy(segment, other);
     const group = new DeskGroup(this, segment);
     for (const { realVolume } of copies) this.#groups.set(realVolume, group);
-    await group.tell();
+    if (others.length > 0) await group.tell();
     return group;
+  }
+
+  /** A copy more, which lacks everything. */
+  add(group: DeskGroup, copy: Copy): void {
+    this.#groups.set(copy.realVolume, group);
+    group.change((segment) => withCopy(segment, newCopyOf(copy)));
   }
 
   async stop(): Promise<void> {

@@ -41,6 +41,8 @@ export interface System {
   readonly table: RealVolumeTable;
   readonly realVolumes: RealVolumes;
   readonly members: Members;
+  readonly uri: string;
+  readonly peer: { readonly host: string; readonly port: number };
   stop(): Promise<void>;
 }
 
@@ -119,7 +121,8 @@ export class MemberLab implements AsyncDisposable {
       await realVolumes.files.closeAll();
       table.close();
     };
-    const system = { name, path, table, realVolumes, members, stop };
+    const uri = `nbd://127.0.0.1:${'port' in nbdAt ? nbdAt.port : 0}`;
+    const system = { name, path, table, realVolumes, members, uri, peer: record.peer, stop };
     this.systems.set(name, system);
     const hasMoved = this.#storage.has(name);
     this.#storage.set(name, StorageRecord.parse(record));
@@ -130,14 +133,23 @@ export class MemberLab implements AsyncDisposable {
   /** Makes real volumes on the storage systems (default: all), and a group of them; the first is its primary. */
   async makeGroup(sizeBytes: number, names = [...this.systems.keys()]): Promise<LabGroup> {
     const copies: Copy[] = [];
-    for (const name of names) {
-      this.#made += 1;
-      const realVolume = idOf(this.#made);
-      await this.system(name).realVolumes.make(realVolume, wantedOf(sizeBytes));
-      copies.push({ storage: name, realVolume });
-    }
+    for (const name of names) copies.push(await this.#makeCopy(name, sizeBytes));
     const group = await this.desk.make(copies, sizeBytes);
     return { group, copies, files: copies.map((copy) => this.fileOf(copy)) };
+  }
+
+  /** One copy more. */
+  async addCopy({ group, copies, files }: LabGroup, name: string): Promise<LabGroup> {
+    const copy = await this.#makeCopy(name, group.segment.length);
+    this.desk.add(group, copy);
+    return { group, copies: [...copies, copy], files: [...files, this.fileOf(copy)] };
+  }
+
+  async #makeCopy(storage: string, sizeBytes: number): Promise<Copy> {
+    this.#made += 1;
+    const realVolume = idOf(this.#made);
+    await this.system(storage).realVolumes.make(realVolume, wantedOf(sizeBytes));
+    return { storage, realVolume };
   }
 
   fileOf({ storage, realVolume }: Copy): string {
@@ -157,6 +169,8 @@ export class MemberLab implements AsyncDisposable {
     await this.#folder.remove();
   }
 }
+
+export type { Copy };
 
 export interface LabGroup {
   readonly group: DeskGroup;
