@@ -136,12 +136,22 @@ function guardedPeers(fuse: Fuse): Peers {
         makeRealVolume: (id, body) => fuse.guard(() => peer.makeRealVolume(id, body)),
         changeRealVolume: (id, body) => fuse.guard(() => peer.changeRealVolume(id, body)),
         deleteRealVolume: (id, force) => fuse.guard(() => peer.deleteRealVolume(id, force)),
+        group: (id, timeoutMs) => peer.group(id, timeoutMs),
+        configureGroup: (id, body) => fuse.guard(() => peer.configureGroup(id, body)),
+        handOver: (id, body, timeoutMs) => fuse.guard(() => peer.handOver(id, body, timeoutMs)),
       };
     },
   };
 }
 
-const LIMITS = { retryMs: 200, letGoMs: 50, backoffMinMs: 5, backoffMaxMs: 20 };
+const LIMITS = {
+  retryMs: 200,
+  handOverMs: 200,
+  serveMs: 400,
+  letGoMs: 50,
+  backoffMinMs: 5,
+  backoffMaxMs: 20,
+};
 
 async function start(path: string, fuse: Fuse, storage: readonly StorageStandIn[]) {
   const store = SqliteStore.open(path);

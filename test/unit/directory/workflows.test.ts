@@ -66,16 +66,16 @@ function turn(workflow: Workflow, at: Work, answers: readonly Answer[]) {
   const outcomes = effects.map((effect, index): Outcome => {
     const answer = answers[index] as Answer;
     const file = effect.kind === 'make' && answer === 'ok' ? `/new/${effect.realVolume}` : undefined;
-    return { effect, error: answer === 'ok' ? undefined : answer, file };
+    return { effect, error: answer === 'ok' ? undefined : answer, file, tookMs: 7 };
   });
-  const { volume, operation, garbage, event } = workflow.turn(at, outcomes, LATER);
+  const { volume, operation, garbage, events } = workflow.turn(at, outcomes, LATER);
   return {
     volume: volume && `${volume.state} ${volume.sizeBytes} ${volume.operation === null ? 'free' : 'busy'}`,
     segments: volume?.segments.map(({ length, copies }) => `${length} ${copies[0]?.file}`),
     operation: `${operation.state} ${operation.step} ${operation.error?.code ?? '-'}`,
     finishedAt: operation.finishedAt,
     garbage: garbage.map(({ storage, realVolume, sizeBytes }) => `${storage} ${realVolume} ${sizeBytes}`),
-    event: event?.kind,
+    events: events.map(({ kind }) => kind),
   };
 }
 
@@ -111,7 +111,7 @@ describe('create-volume', () => {
       operation: 'done end -',
       finishedAt: LATER,
       garbage: [],
-      event: 'volume.created',
+      events: ['volume.created'],
     });
   });
 
@@ -127,7 +127,7 @@ describe('create-volume', () => {
       operation: `undoing unmake ${code}`,
       finishedAt: null,
       garbage: [],
-      event: undefined,
+      events: [],
     });
   });
 
@@ -142,7 +142,7 @@ describe('create-volume', () => {
       operation: 'failed end no-space',
       finishedAt: LATER,
       garbage,
-      event: 'volume.create-failed',
+      events: ['volume.create-failed'],
     });
   });
 });
@@ -170,7 +170,7 @@ describe('delete-volume', () => {
       operation: 'done end -',
       finishedAt: LATER,
       garbage,
-      event: 'volume.deleted',
+      events: ['volume.deleted'],
     });
   });
 });
@@ -207,7 +207,7 @@ describe('resize-volume, larger', () => {
       operation: 'done end -',
       finishedAt: LATER,
       garbage: [],
-      event: 'volume.resized',
+      events: ['volume.resized'],
     });
   });
 
@@ -235,7 +235,7 @@ describe('resize-volume, larger', () => {
       operation: 'failed end no-space',
       finishedAt: LATER,
       garbage,
-      event: 'volume.resize-failed',
+      events: ['volume.resize-failed'],
     });
   });
 });
@@ -245,7 +245,11 @@ describe('resize-volume, smaller', () => {
     sizeBytes: 1024,
     fromBytes: 8192,
     allowShrink: true,
-    plan: { kind: 'shrink', cut, removed: [{ storage: 's2', realVolume: id(2), sizeBytes: 4096 }] },
+    plan: {
+      kind: 'shrink',
+      cuts: cut === null ? [] : [cut],
+      removed: [{ storage: 's2', realVolume: id(2), sizeBytes: 4096 }],
+    },
   });
   const cut = { storage: 's1', realVolume: id(1), sizeBytes: 4096, toBytes: 1024 };
   const small = { state: 'resizing', sizeBytes: 1024, segments: [segment(1, 0, 1024, '/f1')] };
@@ -268,7 +272,7 @@ describe('resize-volume, smaller', () => {
       operation,
       finishedAt: LATER,
       garbage,
-      event: 'volume.resized',
+      events: ['volume.resized'],
     });
   });
 });
