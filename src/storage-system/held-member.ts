@@ -101,6 +101,12 @@ export class HeldMember {
     this.member.resized(sizeBytes);
   }
 
+  /** Ends what waits for others: it fails. */
+  async giveUp(): Promise<void> {
+    await this.member.stop();
+    await this.volume.close();
+  }
+
   /** `crashed`: as if the process had. `failed`: what was written to the file, and not flushed, may be lost. Never fails. */
   close(how: 'clean' | 'crashed' | 'failed'): Promise<void> {
     this.#closed ??= this.#close(how);
@@ -110,8 +116,7 @@ export class HeldMember {
   async #close(how: 'clean' | 'crashed' | 'failed'): Promise<void> {
     const { file, folder, held } = this.#parts;
     if (how === 'failed') await this.#attempt(async () => folder.loseCache());
-    await this.member.stop();
-    await this.volume.close();
+    await this.giveUp();
     const isFlushed = how === 'clean' && (await this.#attempt(() => file.flush()));
     if (how === 'clean' && !isFlushed) await this.#attempt(async () => folder.loseCache());
     await this.#attempt(() => folder.close(isFlushed));

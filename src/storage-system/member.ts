@@ -194,6 +194,7 @@ export class Member implements Requests {
 
   /** Begins nothing more; resolves when nothing is under way. */
   async stop(): Promise<void> {
+    this.tick(); // what is settled is said at ticks
     if (this.#state === 'running') this.#state = 'stopping';
     this.#links.destroy();
     await this.#disk.idle();

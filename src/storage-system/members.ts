@@ -329,7 +329,7 @@ export class Members implements Groups {
   /** What is asked for from now on is to end: what waits for others, who do not answer, is given up after a while. */
   stopSoon(): void {
     this.#givingUp = setTimeout(() => {
-      for (const { member } of this.#members.values()) void member.stop();
+      for (const held of this.#members.values()) void held.giveUp();
     }, GIVE_UP_MS);
   }
 

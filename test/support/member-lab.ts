@@ -6,6 +6,7 @@
 import { mkdirSync } from 'node:fs';
 import { StorageRecord } from '../../src/control-protocol/catalog.ts';
 import { SiteName, StorageName } from '../../src/control-protocol/names.ts';
+import { ControlError } from '../../src/model/errors.ts';
 import type { Log } from '../../src/model/log.ts';
 import type { Volume } from '../../src/model/volume.ts';
 import { NbdServer } from '../../src/nbd/server.ts';
@@ -59,9 +60,10 @@ export class MemberLab implements AsyncDisposable {
     this.desk = new GroupDesk({
       ...{ storage: this.#storage, leaseMs: options.leaseMs ?? 1_000, fence: options.fence ?? 'never' },
       members: {
-        configure: ({ storage, realVolume }, config) =>
+        configure: async ({ storage, realVolume }, config) =>
           this.system(storage).members.configure(realVolume, config),
-        handOver: ({ storage, realVolume }, body) => this.system(storage).members.handOver(realVolume, body),
+        handOver: async ({ storage, realVolume }, body) =>
+          this.system(storage).members.handOver(realVolume, body),
       },
     });
   }
@@ -75,7 +77,7 @@ export class MemberLab implements AsyncDisposable {
 
   system(name: string): System {
     const system = this.systems.get(name);
-    if (system === undefined) throw new Error(`storage system ${name} is not there`);
+    if (system === undefined) throw new ControlError('unreachable', `storage system ${name} is not there`);
     return system;
   }
 
@@ -165,7 +167,8 @@ export class MemberLab implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.desk.stop();
-    await Promise.all([...this.systems.values()].map((system) => system.stop()));
+    // One after the other: what is used through one that stops is there still.
+    for (const system of [...this.systems.values()]) await system.stop();
     await this.#folder.remove();
   }
 }

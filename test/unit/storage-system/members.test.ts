@@ -10,7 +10,7 @@ import { allDuplex, type Copy, type LabGroup, type LabOptions, MemberLab } from 
 import { CLUSTER, epochOf, exportOf, idOf, KEY, MiB } from '../../support/storage-system.ts';
 import { eventually } from '../../support/tools.ts';
 
-const SIZE = 16 * MiB;
+const SIZE = 4 * MiB;
 const SHUTDOWN = 108;
 
 let lab: MemberLab;
@@ -55,6 +55,7 @@ function load(write: (offset: number, bytes: Buffer) => Promise<unknown>) {
     for (let turn = n; !isStopped; turn += 7919) {
       await write((turn % (SIZE / 4096)) * 4096, page(turn & 0xff));
       writes += 1;
+      await new Promise((resolve) => setImmediate(resolve)); // a write may be answered within one turn of the event loop
     }
   };
   const ended = Promise.all([1, 2, 3, 4].map(writer));
