@@ -6,6 +6,7 @@
  *                      0   1  1: pages that are holes have all bits set; 0: none
  *                      1   1  1: all bits count as set, whatever the pages say
  *                      4   4  bytes of a block: 4,096
+ *                     56   8  size of the volume in bytes: the file is as long as all pages that it needs
  *                      8  24  real volume, ASCII, filled up with zeros
  *                     32  24  the other member
  *       8192  ...    pages of 4,096 bytes: a hole (zeros), or
@@ -19,13 +20,23 @@
  * 1. A change is in the page cache when `set` or `clear` returns. Always a whole page is written: no page has to be read first.
  * 2. Durable is what was changed before a `sync` began that has succeeded. Before that, the file may not be there, or any page may be as it
  *    was, or torn: all that is not durable is in extents that the activity log marks, until the caller has synced.
- * 3. A page with a wrong checksum has all bits set. A damaged header, or one of other volumes: so has all the file. A file with a blank
- *    header was never durable: its pages count as they are, holes as none.
+ * 3. A page with a wrong checksum has all bits set. A damaged header, or one of other volumes, or a file that is too short: so has all the
+ *    file. A file with a blank header was never durable: its pages count as they are, holes as none.
  * 4. When the disk has no room for a page, the header says that all bits count as set, until there was room.
  * 5. After a failed sync nothing is promised any more.
  */
 
-import { closeSync, constants, fdatasync, fstatSync, ftruncate, openSync, read, renameSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fdatasync,
+  fstatSync,
+  ftruncate,
+  ftruncateSync,
+  openSync,
+  read,
+  renameSync,
+} from 'node:fs';
 import { promisify } from 'node:util';
 import { crc32 } from 'node:zlib';
 import { clearBits, countBits, findBit, setBits } from '../base/bits.ts';
@@ -62,12 +73,11 @@ export interface Pair {
   readonly other: string;
 }
 
-interface Flags {
+interface Fields {
   readonly holesAreSet: boolean;
   readonly allCount: boolean;
+  readonly sizeBytes: number;
 }
-
-const NONE_SET: Flags = { holesAreSet: false, allCount: false };
 
 /** Bits of a page; without words all of them are set, or none. */
 interface Page {
@@ -87,18 +97,18 @@ export class DifferenceFile {
   readonly #pages = new Map<number, Page>();
   /** Pages that the disk had no room for. */
   readonly #owed = new Set<number>();
-  #flags: Flags;
+  #fields: Fields;
   #sizeBytes: number;
   #isDirty = true;
   #failure: StoreError | undefined;
 
-  private constructor(fd: number, pair: Pair, sizeBytes: number, flags: Flags, sequence: number) {
+  private constructor(fd: number, pair: Pair, fields: Fields, sequence: number) {
     this.#fd = fd;
     this.#pair = pair;
     this.#seed = seedOf(pair);
     this.#header = new TwinHeader(FORMAT, fd, sequence);
-    this.#flags = flags;
-    this.#sizeBytes = sizeBytes;
+    this.#fields = fields;
+    this.#sizeBytes = fields.sizeBytes;
   }
 
   /** A new one, with no bit set; under its name only with its header. @throws StoreError */
@@ -106,15 +116,17 @@ export class DifferenceFile {
     const source = `${path}${NEW_SUFFIX}`;
     try {
       const fd = openSync(source, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, FILE_MODE);
+      const fields = { holesAreSet: false, allCount: false, sizeBytes };
       try {
-        const header = headerBytes(FORMAT, payloadOf(pair, NONE_SET));
+        ftruncateSync(fd, placeOf(pagesOf(sizeBytes)));
+        const header = headerBytes(FORMAT, payloadOf(pair, fields));
         writeWhole(fd, 0, { source: header, start: 0, length: header.length }, ATTEMPT);
         renameSync(source, path);
       } catch (error) {
         closeSync(fd);
         throw error;
       }
-      return new DifferenceFile(fd, pair, sizeBytes, NONE_SET, SEQUENCE_WHEN_MADE);
+      return new DifferenceFile(fd, pair, fields, SEQUENCE_WHEN_MADE);
     } catch (error) {
       throw storeErrorOf(error, `make ${path}`);
     }
@@ -125,22 +137,31 @@ export class DifferenceFile {
     let fd: number | undefined;
     try {
       fd = openSync(path, O_RDWR | O_NOFOLLOW);
-      const { flags, sequence } = await readHeader(fd, path, pair);
-      if (flags === undefined || flags.allCount) {
+      const found = await readHeader(fd, path, pair);
+      if (found === undefined || found.fields.allCount) {
         closeSync(fd);
         fd = undefined;
-        const allSet = { holesAreSet: true, allCount: false };
-        await replaceFile(path, headerBytes(FORMAT, payloadOf(pair, allSet)));
-        fd = openSync(path, O_RDWR | O_NOFOLLOW);
-        return new DifferenceFile(fd, pair, sizeBytes, allSet, SEQUENCE_WHEN_MADE);
+        return await DifferenceFile.#makeFull(path, pair, sizeBytes);
       }
-      const file = new DifferenceFile(fd, pair, sizeBytes, flags, sequence);
+      const file = new DifferenceFile(fd, pair, found.fields, found.sequence);
+      file.#sizeBytes = sizeBytes;
+      await file.#fit();
       await file.#load();
       return file;
     } catch (error) {
       if (fd !== undefined) closeSync(fd);
       throw storeErrorOf(error, `read ${path}`);
     }
+  }
+
+  /** One of which all bits are set, in place of what is there. */
+  static async #makeFull(path: string, pair: Pair, sizeBytes: number): Promise<DifferenceFile> {
+    const fields = { holesAreSet: true, allCount: false, sizeBytes: 0 };
+    await replaceFile(path, headerBytes(FORMAT, payloadOf(pair, fields)));
+    const file = new DifferenceFile(openSync(path, O_RDWR | O_NOFOLLOW), pair, fields, SEQUENCE_WHEN_MADE);
+    file.#sizeBytes = sizeBytes;
+    await file.#fit();
+    return file;
   }
 
   /** @throws StoreError */
@@ -155,7 +176,7 @@ export class DifferenceFile {
 
   bitmap(): BlockBitmap {
     const bitmap = new BlockBitmap(this.#sizeBytes, BLOCK_BYTES);
-    if (this.#flags.holesAreSet) bitmap.setAll();
+    if (this.#fields.holesAreSet) bitmap.setAll();
     for (const [number, page] of this.#pages) addPage(bitmap, number, page);
     return bitmap;
   }
@@ -167,7 +188,7 @@ export class DifferenceFile {
     const offset = Math.ceil(from / BLOCK_BYTES) * BLOCK_BYTES;
     if (offset < to) this.clear([{ offset, length: to - offset }]);
     this.#sizeBytes = sizeBytes;
-    await this.#dropBehindEnd();
+    await this.#fit();
   }
 
   /** Durably what it is now. @throws StoreError */
@@ -179,8 +200,8 @@ export class DifferenceFile {
       if (this.#tryWritePage(number) === undefined) this.#owed.delete(number);
     }
     await this.#syncOnce();
-    if (!this.#flags.allCount || this.#owed.size > 0) return;
-    this.#writeFlags({ ...this.#flags, allCount: false }); // the pages are durable by now
+    if (!this.#fields.allCount || this.#owed.size > 0) return;
+    this.#writeFields({ ...this.#fields, allCount: false }); // the pages are durable by now
     await this.#syncOnce();
   }
 
@@ -227,7 +248,7 @@ export class DifferenceFile {
   /** Whether anything has changed. */
   #changePage(number: number, from: number, to: number, isSet: boolean): boolean {
     const known = this.#pages.get(number);
-    const page = known ?? { count: this.#flags.holesAreSet ? PAGE_BLOCKS : 0, words: undefined };
+    const page = known ?? { count: this.#fields.holesAreSet ? PAGE_BLOCKS : 0, words: undefined };
     if (page.count === (isSet ? PAGE_BLOCKS : 0)) return false;
     if (to - from === PAGE_BLOCKS) {
       page.count = isSet ? PAGE_BLOCKS : 0;
@@ -257,7 +278,7 @@ export class DifferenceFile {
       throw error;
     }
     this.#owed.add(number);
-    if (!this.#flags.allCount) this.#writeFlags({ ...this.#flags, allCount: true });
+    if (!this.#fields.allCount) this.#writeFields({ ...this.#fields, allCount: true });
   }
 
   #tryWritePage(number: number): StoreError | undefined {
@@ -270,14 +291,13 @@ export class DifferenceFile {
     return tryWriteWhole(this.#fd, placeOf(number), bytes, ATTEMPT);
   }
 
-  #writeFlags(flags: Flags): void {
+  #writeFields(fields: Fields): void {
     this.#isDirty = true;
-    this.#header.write(payloadOf(this.#pair, flags));
-    this.#flags = flags;
+    this.#header.write(payloadOf(this.#pair, fields));
+    this.#fields = fields;
   }
 
   async #load(): Promise<void> {
-    await this.#dropBehindEnd();
     const bytes = Buffer.alloc(READ_BYTES);
     const sizeBytes = fstatSync(this.#fd).size;
     for (let at = TWIN_HEADER_BYTES; at < sizeBytes; ) {
@@ -317,17 +337,26 @@ export class DifferenceFile {
     this.#pages.set(number, { count, words: isMixed ? words : undefined });
   }
 
-  async #dropBehindEnd(): Promise<void> {
-    const pages = Math.ceil(this.#sizeBytes / BLOCK_BYTES / PAGE_BLOCKS);
+  /** Makes the file as long as the volume needs it. It is never shorter than its header says. */
+  async #fit(): Promise<void> {
+    const sizeBytes = this.#sizeBytes;
+    const pages = pagesOf(sizeBytes);
     for (const set of [this.#pages, this.#owed]) {
       for (const number of set.keys()) {
         if (number >= pages) set.delete(number);
       }
     }
-    if (fstatSync(this.#fd).size <= placeOf(pages)) return;
-    this.#isDirty = true;
-    await ftruncateOnPool(this.#fd, placeOf(pages));
+    if (this.#fields.sizeBytes > sizeBytes) this.#writeFields({ ...this.#fields, sizeBytes });
+    if (fstatSync(this.#fd).size !== placeOf(pages)) {
+      this.#isDirty = true;
+      await ftruncateOnPool(this.#fd, placeOf(pages));
+    }
+    if (this.#fields.sizeBytes < sizeBytes) this.#writeFields({ ...this.#fields, sizeBytes });
   }
+}
+
+function pagesOf(sizeBytes: number): number {
+  return Math.ceil(sizeBytes / BLOCK_BYTES / PAGE_BLOCKS);
 }
 
 function placeOf(page: number): number {
@@ -338,31 +367,35 @@ function seedOf({ realVolume, other }: Pair): number {
   return crc32(`${realVolume} ${other}`);
 }
 
-function payloadOf({ realVolume, other }: Pair, { holesAreSet, allCount }: Flags): Buffer {
+function payloadOf({ realVolume, other }: Pair, { holesAreSet, allCount, sizeBytes }: Fields): Buffer {
   const payload = Buffer.alloc(PAYLOAD_BYTES);
   payload[0] = holesAreSet ? 1 : 0;
   payload[1] = allCount ? 1 : 0;
   payload.writeUInt32LE(BLOCK_BYTES, 4);
   payload.write(realVolume, 8, 24, 'latin1');
   payload.write(other, 32, 24, 'latin1');
+  payload.writeBigUInt64LE(BigInt(sizeBytes), 56);
   return payload;
 }
 
-interface HeaderLook {
-  /** Undefined: it cannot be understood. */
-  readonly flags: Flags | undefined;
-  readonly sequence: number;
-}
-
-async function readHeader(fd: number, path: string, pair: Pair): Promise<HeaderLook> {
+/** Undefined: it cannot be understood. */
+async function readHeader(
+  fd: number,
+  path: string,
+  pair: Pair,
+): Promise<{ fields: Fields; sequence: number } | undefined> {
   const bytes = Buffer.alloc(TWIN_HEADER_BYTES);
   await readOnPool(fd, bytes, 0, TWIN_HEADER_BYTES, 0);
   const found = findHeader(FORMAT, bytes, path);
-  if (found.kind === 'blank') return { flags: NONE_SET, sequence: 0 };
-  if (found.kind === 'damaged') return { flags: undefined, sequence: 0 };
+  if (found.kind === 'blank') {
+    return { fields: { holesAreSet: false, allCount: false, sizeBytes: 0 }, sequence: 0 };
+  }
+  if (found.kind === 'damaged') return undefined;
   const { payload, sequence } = found;
-  const flags = { holesAreSet: payload[0] === 1, allCount: payload[1] === 1 };
-  return { flags: payloadOf(pair, flags).equals(payload) ? flags : undefined, sequence };
+  const sizeBytes = Number(payload.readBigUInt64LE(56));
+  const fields = { holesAreSet: payload[0] === 1, allCount: payload[1] === 1, sizeBytes };
+  if (!payloadOf(pair, fields).equals(payload)) return undefined;
+  return fstatSync(fd).size < placeOf(pagesOf(sizeBytes)) ? undefined : { fields, sequence };
 }
 
 function addPage(bitmap: BlockBitmap, number: number, { count, words }: Page): void {
