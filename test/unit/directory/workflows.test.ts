@@ -1,91 +1,22 @@
 /** The step machines of operations, as a table: (step, what came of its effects) -> records. */
 
 import { describe, expect, test } from 'vitest';
-import { OperationRecord, VolumeRecord } from '../../../src/control-protocol/catalog.ts';
 import { createVolume } from '../../../src/directory/operations/create-volume.ts';
 import { deleteVolume } from '../../../src/directory/operations/delete-volume.ts';
 import { resizeVolume } from '../../../src/directory/operations/resize-volume.ts';
-import type { Effect, Outcome, Work, Workflow } from '../../../src/directory/operations/workflow.ts';
-
-const NOW = '2026-01-01T00:00:00.000Z';
-const LATER = '2026-01-01T00:00:01.000Z';
-const OPERATION = `op-${'0'.repeat(16)}`;
-const NO_SPACE = { code: 'no-space', message: 'full' } as const;
-const UNREACHABLE = { code: 'unreachable', message: 'no answer' } as const;
-const CANCELLED = { code: 'cancelled', message: 'given up' } as const;
-
-const id = (n: number): string => `rv-${String(n).repeat(16)}`;
-
-function segment(n: number, offset: number, length: number, file: string | null = null) {
-  const copy = {
-    storage: `s${n}`,
-    realVolume: id(n),
-    realOffset: 0,
-    role: 'primary',
-    pair: 'simplex',
-    mode: 'normal',
-    accessKey: String(n).repeat(32),
-    file,
-  };
-  return { offset, length, epoch: 1, copies: [copy] };
-}
-
-/** Of two segments of 4,096 bytes, on s1 and s2. */
-function work(kind: string, state: string, step: string, input: object, volume: object = {}): Work {
-  return {
-    operation: OperationRecord.parse({
-      id: OPERATION,
-      kind,
-      volume: 'v',
-      state,
-      step,
-      input,
-      error: state === 'undoing' ? NO_SPACE : null,
-      createdAt: NOW,
-      finishedAt: null,
-    }),
-    volume: VolumeRecord.parse({
-      name: 'v',
-      sizeBytes: 8192,
-      state: 'creating',
-      group: null,
-      segments: [segment(1, 0, 4096, '/f1'), segment(2, 4096, 4096, '/f2')],
-      operation: OPERATION,
-      createdAt: NOW,
-      ...volume,
-    }),
-  };
-}
-
-type Answer = 'ok' | NonNullable<Outcome['error']>;
-
-/** What comes of the step's effects, answered in order. */
-function turn(workflow: Workflow, at: Work, answers: readonly Answer[]) {
-  const effects = workflow.effects(at);
-  expect(effects).toHaveLength(answers.length);
-  const outcomes = effects.map((effect, index): Outcome => {
-    const answer = answers[index] as Answer;
-    const file = effect.kind === 'make' && answer === 'ok' ? `/new/${effect.realVolume}` : undefined;
-    return { effect, error: answer === 'ok' ? undefined : answer, file, tookMs: 7 };
-  });
-  const { volume, operation, garbage, events } = workflow.turn(at, outcomes, LATER);
-  return {
-    volume: volume && `${volume.state} ${volume.sizeBytes} ${volume.operation === null ? 'free' : 'busy'}`,
-    segments: volume?.segments.map(({ length, copies }) => `${length} ${copies[0]?.file}`),
-    operation: `${operation.state} ${operation.step} ${operation.error?.code ?? '-'}`,
-    finishedAt: operation.finishedAt,
-    garbage: garbage.map(({ storage, realVolume, sizeBytes }) => `${storage} ${realVolume} ${sizeBytes}`),
-    events: events.map(({ kind }) => kind),
-  };
-}
-
-function shown(effects: Effect[]): string[] {
-  return effects.map((effect) => {
-    const { kind, storage, sizeBytes, patience } = effect;
-    const force = effect.kind === 'delete' && effect.force ? ' force' : '';
-    return `${kind}${force} ${storage} ${sizeBytes} ${patience}`;
-  });
-}
+import type { Work } from '../../../src/directory/operations/workflow.ts';
+import {
+  type Answer,
+  CANCELLED,
+  id,
+  LATER,
+  NO_SPACE,
+  segment,
+  shown,
+  turn,
+  UNREACHABLE,
+  work,
+} from './workflow-lab.ts';
 
 describe('create-volume', () => {
   const unmade = { segments: [segment(1, 0, 4096), segment(2, 4096, 4096)] };
