@@ -15,8 +15,8 @@
  */
 
 import type { Socket } from 'node:net';
+import { fileDescriptorOf } from '../base/socket-handle.ts';
 import { sendNow } from '../base/syscalls.ts';
-import { fileDescriptorOf } from '../base/take-over.ts';
 import { assert, type VolumeError } from '../model/errors.ts';
 import { Command, type Errno, TransmissionFlag } from '../nbd-server-protocol/constants.ts';
 import { ProtocolError } from '../nbd-server-protocol/errors.ts';

@@ -15,8 +15,8 @@
  */
 
 import type { Socket } from 'node:net';
+import { takeOver } from '../base/socket-handle.ts';
 import { peerHasClosed } from '../base/syscalls.ts';
-import { takeOver } from '../base/take-over.ts';
 import type { Log } from '../model/log.ts';
 import { ProtocolError } from '../nbd-server-protocol/errors.ts';
 import { CARRY_BYTES, type ReceiveArea } from '../nbd-server-protocol/receive-area.ts';

@@ -4,7 +4,7 @@
  */
 
 import { createServer, type Server } from 'node:net';
-import { leaveUnread } from '../base/take-over.ts';
+import { leaveUnread } from '../base/socket-handle.ts';
 import { assert } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import type { Volume } from '../model/volume.ts';

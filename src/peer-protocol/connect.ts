@@ -1,7 +1,7 @@
 /** How a primary gets a link: the socket, the hello on it, and the answer to that. */
 
 import { connect } from 'node:net';
-import { fileDescriptorOf } from '../base/take-over.ts';
+import { fileDescriptorOf } from '../base/socket-handle.ts';
 import { formatSocketAddress, type SocketAddress } from '../model/socket-address.ts';
 import { PeerError } from './errors.ts';
 import { received } from './frame-socket.ts';

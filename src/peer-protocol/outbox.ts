@@ -99,6 +99,7 @@ export class Outbox {
   }
 
   #room(bytes: number): Buffer {
+    if (this.#to + bytes > BATCH_BYTES && !this.#isWaiting) this.#flush(); // it is used again when all of it goes
     if (this.#batch === undefined || this.#to + bytes > BATCH_BYTES) {
       this.#cutBatch();
       this.#batch = Buffer.allocUnsafeSlow(BATCH_BYTES);

@@ -203,7 +203,7 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
   }
 
   batchEnds(): void {
-    if (this.#batch.length === 0 || !this.#frames.isOpen) return;
+    if (this.#batch.length === 0) return;
     const batch = this.#batch;
     this.#batch = [];
     this.#events?.onMessages(batch);

@@ -4,7 +4,7 @@
  */
 
 import { createServer, type Server, type Socket } from 'node:net';
-import { takeOver } from '../base/take-over.ts';
+import { takeOver } from '../base/socket-handle.ts';
 import { assert } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import { formatSocketAddress, type SocketAddress } from '../model/socket-address.ts';
@@ -52,12 +52,12 @@ export class PeerServer implements SecondaryEndOwner {
     });
   }
 
-  /** Accepts no more, and destroys every link. */
-  close(): void {
-    if (this.#isClosed) return;
+  /** Accepts no more, and destroys every link; resolves when all owners have been told. */
+  async close(): Promise<void> {
+    if (!this.#isClosed) this.#server.close();
     this.#isClosed = true;
-    this.#server.close();
     for (const end of this.#ends) end.destroy();
+    while (this.#ends.size > 0) await new Promise((resolve) => setImmediate(resolve));
   }
 
   #accept(accepted: Socket): void {

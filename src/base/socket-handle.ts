@@ -1,4 +1,4 @@
-/** How an accepted socket comes to receive into memory that all connections of a server share. */
+/** What lies under Node's sockets: the descriptor, and how an accepted one comes to receive into memory that a server's connections share. */
 
 import type { Socket } from 'node:net';
 import { Socket as NetSocket } from 'node:net';
