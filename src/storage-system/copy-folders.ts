@@ -23,7 +23,8 @@ export function copyFolders(path: string, bootId = readBootId()): MemberFolders 
 function extentsOf(ranges: readonly Range[]): number[] {
   const extents = new Set<number>();
   for (const { offset, length } of ranges) {
-    for (let at = Math.floor(offset / EXTENT_BYTES); at * EXTENT_BYTES < offset + length; at++) extents.add(at);
+    for (let at = Math.floor(offset / EXTENT_BYTES); at * EXTENT_BYTES < offset + length; at++)
+      extents.add(at);
   }
   return [...extents];
 }
