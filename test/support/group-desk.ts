@@ -124,6 +124,7 @@ export class GroupDesk implements GroupApi {
   async renewLeases(request: LeaseRequest): Promise<LeaseAnswer> {
     this.#refuseAway();
     this.leases.push(request);
+    for (const realVolume of request.givingWay) this.#groupOf(realVolume).giveWay(realVolume);
     const holds = ({ realVolume, epoch }: LeaseRequest['leases'][number]) =>
       leaseHolds(this.#groupOf(realVolume).segment, realVolume, epoch);
     return { granted: request.leases.map(holds) };
@@ -191,6 +192,14 @@ export class DeskGroup {
 
   failOver(member: RealVolumeId, force = false): void {
     this.change((segment) => failedOver(segment, member, force));
+  }
+
+  /** A primary has lost its page cache: who is in step takes over. */
+  giveWay(member: RealVolumeId): void {
+    if (this.primary.realVolume !== member) return;
+    const successor = this.segment.copies.find(({ role, pair }) => role === 'secondary' && pair === 'duplex');
+    if (successor !== undefined)
+      this.change((segment) => failedOver(segment, successor.realVolume, false, true));
   }
 
   remove(member: RealVolumeId): void {
