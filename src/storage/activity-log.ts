@@ -27,7 +27,7 @@
  *    flushed, by flushes that began after the last operation in the extent was settled. That is the caller's.
  * 4. What was unsettled when the file was opened stays so, in every crash that follows, until `settleEarlier`: after a kept cache as ranges in
  *    the journal, with their extents marked; after a lost one as the state `lost`, in which every mark counts, whatever the boot.
- *    Marks of before stay until then, too.
+ *    Other marks of before stay until then, or until they are taken away.
  * 5. Opening and making replace both files as a whole, journal first. In place only header and sectors are written: a torn header leaves
  *    the one before, a torn sector counts as marked all over, and a file that is not there, or of another volume, as all the volume marked.
  * 6. Clean becomes durable last: the journal's sync, then the map's (marks only where something is unsettled), then the header's. So a
@@ -41,7 +41,7 @@ import { BlockBitmap } from '../base/block-bitmap.ts';
 import type { Range } from '../base/range.ts';
 import { assert, StoreError } from '../model/errors.ts';
 import { ACTIVITY_FORMAT, type ActivityState, activityPayload } from './activity-file.ts';
-import { type ActivityMap, EXTENT_BYTES, extentsIn, extentsOf, touchedExtents } from './activity-map.ts';
+import { type ActivityMap, EXTENT_BYTES, extentsIn, extentsOf } from './activity-map.ts';
 import { GroupCommit } from './group-commit.ts';
 import { TWIN_HEADER_BYTES, TwinHeader } from './twin-header.ts';
 import type { Slot, UnsettledJournal } from './unsettled-journal.ts';
@@ -61,8 +61,9 @@ export interface ActivityLogParts {
   readonly map: ActivityMap;
   readonly journal: UnsettledJournal;
   readonly state: ActivityState;
-  /** Marks of before. */
+  /** Marks of before; and of those the ones where something is unsettled. */
   readonly earlier: BlockBitmap;
+  readonly unsettled: BlockBitmap;
 }
 
 export class ActivityLog {
@@ -80,10 +81,11 @@ export class ActivityLog {
   #isClosed = false;
   #running: Promise<void> = Promise.resolve();
 
-  /** Marks of before, until `settleEarlier`; those that have been asked for since; and which of these are durable. */
+  /** Marks of before, and of those the ones that stay until `settleEarlier`; marks that have been asked for since, and are durable. */
   readonly #earlier: BlockBitmap;
-  readonly #marked: BlockBitmap;
-  readonly #durable: BlockBitmap;
+  readonly #unsettled: BlockBitmap;
+  readonly #marked = new Set<number>();
+  readonly #durable = new Set<number>();
   /** Marks that are in the file, for the next sync; and those of the sync that is running. */
   #written = new Set<number>();
   #syncing = new Set<number>();
@@ -100,8 +102,7 @@ export class ActivityLog {
     this.#state = parts.state;
     this.#sizeBytes = sizeBytes;
     this.#earlier = parts.earlier;
-    this.#marked = new BlockBitmap(sizeBytes, EXTENT_BYTES);
-    this.#durable = new BlockBitmap(sizeBytes, EXTENT_BYTES);
+    this.#unsettled = parts.unsettled;
   }
 
   /** Durable when it resolves. Extents that are marked already cost nothing. @throws StoreError: then nothing is promised */
@@ -110,11 +111,10 @@ export class ActivityLog {
     const fresh: number[] = [];
     for (const extent of extents) {
       assert(extent >= 0 && extent < extentsOf(this.#sizeBytes), `extent ${extent} is behind the volume`);
-      const range = rangeOf(extent);
-      this.#marked.set(range);
-      if (this.#durable.has(range)) continue;
-      if (this.#earlier.has(range)) {
-        this.#durable.set(range);
+      this.#marked.add(extent);
+      if (this.#durable.has(extent)) continue;
+      if (this.#earlier.has(rangeOf(extent))) {
+        this.#durable.add(extent);
         continue;
       }
       this.#map.set(extent, true);
@@ -126,13 +126,17 @@ export class ActivityLog {
     await this.#group.commit();
   }
 
-  /** See invariant 3. An extent that was marked when the log was opened stays so until `settleEarlier`. @throws StoreError */
+  /** See invariant 3. An extent where something was unsettled when the log was opened stays marked until `settleEarlier`. @throws StoreError */
   async unmark(extents: readonly number[]): Promise<void> {
     this.#check();
     for (const extent of extents) {
-      this.#marked.clear(wholeExtent(extent));
-      if (this.#earlier.has(rangeOf(extent))) this.#durable.clear(wholeExtent(extent));
-      else this.#takeAway(extent);
+      this.#marked.delete(extent);
+      if (this.#unsettled.has(rangeOf(extent))) {
+        this.#durable.delete(extent);
+      } else {
+        this.#earlier.clear(wholeExtent(extent));
+        this.#takeAway(extent);
+      }
     }
     this.#map.write(this.#fd, TWIN_HEADER_BYTES);
   }
@@ -140,9 +144,9 @@ export class ActivityLog {
   /** An operation on the range, whose extents are marked, is about to be applied. @throws StoreError: it must not be */
   begin(range: Range): Slot {
     this.#check();
-    const { first, end } = touchedExtents(range);
-    for (let extent = first; extent < end; extent++) {
-      assert(this.#durable.has(rangeOf(extent)), `an operation in extent ${extent}, which is not marked`);
+    const end = range.offset + range.length;
+    for (let extent = Math.floor(range.offset / EXTENT_BYTES); extent * EXTENT_BYTES < end; extent++) {
+      if (!this.#durable.has(extent)) assert(false, `an operation in extent ${extent}, which is not marked`);
     }
     return this.#journal.begin(range);
   }
@@ -161,8 +165,9 @@ export class ActivityLog {
     this.#check();
     for (const extent of [...extentsIn(this.#earlier)]) {
       this.#earlier.clear(wholeExtent(extent));
-      if (!this.#marked.has(rangeOf(extent))) this.#takeAway(extent);
+      if (!this.#marked.has(extent)) this.#takeAway(extent);
     }
+    this.#unsettled.clear({ offset: 0, length: this.#sizeBytes });
     this.#journal.settleEarlier();
     this.#map.write(this.#fd, TWIN_HEADER_BYTES);
     if (this.#state === 'lost') this.#writeHeader('open');
@@ -179,7 +184,10 @@ export class ActivityLog {
   async resize(sizeBytes: number): Promise<void> {
     this.#check();
     const before = extentsOf(this.#sizeBytes);
-    for (let extent = extentsOf(sizeBytes); extent < before; extent++) this.#takeAway(extent);
+    for (let extent = extentsOf(sizeBytes); extent < before; extent++) {
+      this.#marked.delete(extent);
+      this.#takeAway(extent);
+    }
     const sectors = this.#map.sectors;
     this.#map.grow(sizeBytes);
     this.#map.write(this.#fd, TWIN_HEADER_BYTES);
@@ -188,11 +196,15 @@ export class ActivityLog {
       this.#writeHeader(this.#state);
       await this.#group.commit();
     }
-    for (const marks of [this.#earlier, this.#marked, this.#durable]) marks.resize(sizeBytes);
+    this.#earlier.resize(sizeBytes);
+    this.#unsettled.resize(sizeBytes);
     this.#sizeBytes = sizeBytes;
   }
 
-  /** Volume and bitmaps have been flushed, and nothing is under way. @throws StoreError: it is closed, and not clean */
+  /**
+   * Volume and bitmaps have been flushed, and nothing is under way. The file becomes clean, unless a lost cache is not settled, or more is
+   * unsettled than the journal has slots for. @throws StoreError: it is closed, and not clean
+   */
   async close(): Promise<void> {
     assert(!this.#isClosed, AFTER_ITS_END);
     try {
@@ -212,8 +224,7 @@ export class ActivityLog {
     await this.#syncFile(this.#journalFd);
     const unsettled = new BlockBitmap(this.#sizeBytes, EXTENT_BYTES);
     for (const range of this.#journal.ranges()) unsettled.set(range);
-    this.#marked.merge(this.#earlier);
-    for (const extent of [...extentsIn(this.#marked)]) {
+    for (const extent of [...this.#marked, ...extentsIn(this.#earlier)]) {
       if (!unsettled.has(rangeOf(extent))) this.#takeAway(extent);
     }
     this.#map.write(this.#fd, TWIN_HEADER_BYTES);
@@ -236,7 +247,7 @@ export class ActivityLog {
 
   #takeAway(extent: number): void {
     this.#map.set(extent, false);
-    this.#durable.clear(wholeExtent(extent));
+    this.#durable.delete(extent);
     this.#written.delete(extent);
     this.#syncing.delete(extent);
   }
@@ -253,7 +264,7 @@ export class ActivityLog {
     this.#syncing = this.#written;
     this.#written = new Set();
     this.#running = this.#syncFile(this.#fd).then(() => {
-      for (const extent of this.#syncing) this.#durable.set(rangeOf(extent));
+      for (const extent of this.#syncing) this.#durable.add(extent);
       this.#syncing = new Set();
     });
     return this.#running;

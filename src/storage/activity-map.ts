@@ -14,7 +14,6 @@
 import { crc32 } from 'node:zlib';
 import { clearBits, setBits } from '../base/bits.ts';
 import { BlockBitmap } from '../base/block-bitmap.ts';
-import type { Range } from '../base/range.ts';
 import { writeWhole } from './write-whole.ts';
 
 export const EXTENT_BYTES = 4 * 1024 * 1024;
@@ -28,16 +27,11 @@ export function extentsOf(sizeBytes: number): number {
   return Math.ceil(sizeBytes / EXTENT_BYTES);
 }
 
-/** The first extent that the range touches, and the one behind the last. */
-export function touchedExtents({ offset, length }: Range): { first: number; end: number } {
-  return { first: Math.floor(offset / EXTENT_BYTES), end: extentsOf(offset + length) };
-}
-
 /** The marked extents, ascending. Not to be changed meanwhile. */
 export function* extentsIn(marks: BlockBitmap): Generator<number> {
   for (const range of marks.ranges()) {
-    const { first, end } = touchedExtents(range);
-    for (let extent = first; extent < end; extent++) yield extent;
+    const end = extentsOf(range.offset + range.length);
+    for (let extent = range.offset / EXTENT_BYTES; extent < end; extent++) yield extent;
   }
 }
 

@@ -28,6 +28,8 @@ export interface OpenedCopyFolder {
   readonly folder: CopyFolder;
   /** Ascending, apart, inside the volume. Told again by every open, until `settleEarlier`. */
   readonly unsettled: readonly Range[];
+  /** The extents (of EXTENT_BYTES) that are marked, ascending: those of `unsettled`, and others that the process before had marked. */
+  readonly marked: readonly number[];
   /** The machine has lost its page cache, or a file was damaged: `unsettled` is all that had not been flushed, too. */
   readonly hasLostCache: boolean;
   /** What other members lack, of those that have a file. The caller's from now on. */
@@ -42,8 +44,8 @@ export async function openCopyFolder(copies: string, options: ActivityLogOptions
   await prepareFolder(path);
   const bitmaps = await DifferenceBitmaps.open(path, realVolume, sizeBytes);
   try {
-    const { log, unsettled, hasLostCache } = await openActivityLog(path, options);
-    return { folder: new CopyFolder(log, bitmaps), unsettled, hasLostCache, lacks: bitmaps.load() };
+    const { log, ...found } = await openActivityLog(path, options);
+    return { folder: new CopyFolder(log, bitmaps), ...found, lacks: bitmaps.load() };
   } catch (error) {
     await bitmaps.close();
     throw error;
@@ -89,12 +91,12 @@ export class CopyFolder {
     this.#bitmaps = bitmaps;
   }
 
-  /** The extents (of EXTENT_BYTES) are marked durably when it resolves. */
+  /** The extents are marked durably when it resolves. Those that were marked at the open have to be named, too: it costs nothing. */
   mark(extents: readonly number[]): Promise<void> {
     return this.#log.mark(extents);
   }
 
-  /** The volume has been flushed since the last operation in these extents was settled. */
+  /** The volume has been flushed since the last operation in these extents was settled. What was `unsettled` at the open stays marked. */
   async unmark(extents: readonly number[]): Promise<void> {
     await this.flush();
     await this.#log.unmark(extents);

@@ -36,6 +36,7 @@ import {
   openSync,
   read,
   renameSync,
+  rmSync,
 } from 'node:fs';
 import { promisify } from 'node:util';
 import { crc32 } from 'node:zlib';
@@ -124,6 +125,7 @@ export class DifferenceFile {
         renameSync(source, path);
       } catch (error) {
         closeSync(fd);
+        rmSync(source, { force: true }); // a full disk wants its space back
         throw error;
       }
       return new DifferenceFile(fd, pair, fields, SEQUENCE_WHEN_MADE);
@@ -199,8 +201,9 @@ export class DifferenceFile {
     for (const number of this.#owed) {
       if (this.#tryWritePage(number) === undefined) this.#owed.delete(number);
     }
+    const wereWritten = this.#owed.size === 0; // one that is written from here on is not of this sync
     await this.#syncOnce();
-    if (!this.#fields.allCount || this.#owed.size > 0) return;
+    if (!this.#fields.allCount || !wereWritten || this.#owed.size > 0) return;
     this.#writeFields({ ...this.#fields, allCount: false }); // the pages are durable by now
     await this.#syncOnce();
   }
@@ -326,13 +329,9 @@ export class DifferenceFile {
       this.#writePage(number);
       return;
     }
-    const words = new Uint32Array(PAGE_WORDS);
+    const words = new Uint32Array(bytes.buffer, bytes.byteOffset + HEAD_BYTES, PAGE_WORDS).slice();
     let count = 0;
-    for (let at = 0; at < PAGE_WORDS; at++) {
-      const word = bytes.readUInt32LE(HEAD_BYTES + at * 4);
-      words[at] = word;
-      count += countBits(word);
-    }
+    for (const word of words) count += countBits(word);
     const isMixed = count > 0 && count < PAGE_BLOCKS;
     this.#pages.set(number, { count, words: isMixed ? words : undefined });
   }

@@ -29,6 +29,8 @@ export interface OpenedActivityLog {
   readonly log: ActivityLog;
   /** Ascending, apart, inside the volume. Kept until `settleEarlier`. */
   readonly unsettled: readonly Range[];
+  /** The extents that are marked, ascending; those of `unsettled` and others. They stay so until they are taken away, or `settleEarlier`. */
+  readonly marked: readonly number[];
   /** Something that was written may be gone: the machine has lost its page cache, or one of the files was damaged. */
   readonly hasLostCache: boolean;
 }
@@ -44,9 +46,12 @@ export async function openActivityLog(
   const state = left.hasLostCache ? 'lost' : 'open';
   const clipped = clip(left.unsettled, sizeBytes);
   const earlier = await makeJournal(paths.journal, options, state === 'lost' ? [] : clipped);
-  for (const range of earlier) left.marks.set(range);
+  const inDoubt = new BlockBitmap(sizeBytes, EXTENT_BYTES);
+  for (const range of state === 'lost' ? clipped : earlier) inDoubt.set(range);
+  left.marks.merge(inDoubt);
+  const marked = [...extentsIn(left.marks)];
   const map = new ActivityMap(realVolume, sizeBytes);
-  for (const extent of extentsIn(left.marks)) map.set(extent, true);
+  for (const extent of marked) map.set(extent, true);
   const header = headerBytes(
     ACTIVITY_FORMAT,
     activityPayload({ realVolume, bootId, state, sectors: map.sectors }),
@@ -64,8 +69,9 @@ export async function openActivityLog(
     journal,
     state,
     earlier: left.marks,
+    unsettled: inDoubt,
   });
-  return { log, unsettled: clipped, hasLostCache: left.hasLostCache };
+  return { log, unsettled: clipped, marked, hasLostCache: left.hasLostCache };
 }
 
 interface Paths {

@@ -129,7 +129,8 @@ class World {
     if (!this.#marked.has(number) || extentsOf([...this.#underWay.values()]).includes(number)) return;
     await this.#log.unmark([number]);
     this.#marked.delete(number);
-    if (this.#earlierMarks.has(number)) return;
+    if (extentsOf(this.#earlier).includes(number)) return;
+    this.#earlierMarks.delete(number);
     this.#marks.delete(number);
     this.#dirty.delete(number);
   }
@@ -171,7 +172,10 @@ class World {
     return this.#opened(await openAt(this.#path, this.#boot), { isKept: isClean });
   }
 
-  #opened({ log, unsettled, hasLostCache }: OpenedActivityLog, { isKept }: { isKept: boolean }): void {
+  #opened(
+    { log, unsettled, marked, hasLostCache }: OpenedActivityLog,
+    { isKept }: { isKept: boolean },
+  ): void {
     if (isKept) {
       expect({ unsettled, hasLostCache }).toEqual({
         unsettled: unionOf([...this.#earlier, ...this.#underWay.values()]),
@@ -187,6 +191,10 @@ class World {
     this.#isLost = hasLostCache;
     this.#dirty = new Set(isKept ? [...this.#dirty, ...doubtful] : doubtful);
     if (!isKept) this.#marks = new Set(doubtful);
+    // A torn sector is marked all over.
+    expect(EXTENTS.filter((number) => marked.includes(number))).toEqual(
+      [...this.#marks].sort((a, b) => a - b),
+    );
     this.#earlierMarks = new Set(this.#marks);
     this.#marked.clear();
     this.#underWay.clear();
