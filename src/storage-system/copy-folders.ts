@@ -4,7 +4,6 @@ import { RealVolumeId } from '../control-protocol/names.ts';
 import { assert } from '../model/errors.ts';
 import type { Range } from '../peer-protocol/messages.ts';
 import type { Token } from '../replication/effects.ts';
-import { EXTENT_BYTES } from '../replication/limits.ts';
 import { readBootId } from '../storage/boot-id.ts';
 import { listCopyFolders, openCopyFolder, removeCopyFolder } from '../storage/copy-folder.ts';
 import type { Slot } from '../storage/unsettled-journal.ts';
@@ -20,23 +19,14 @@ export function copyFolders(path: string, bootId = readBootId()): MemberFolders 
   };
 }
 
-function extentsOf(ranges: readonly Range[]): number[] {
-  const extents = new Set<number>();
-  for (const { offset, length } of ranges) {
-    for (let at = Math.floor(offset / EXTENT_BYTES); at * EXTENT_BYTES < offset + length; at++)
-      extents.add(at);
-  }
-  return [...extents];
-}
-
 async function open(path: string, options: Parameters<typeof openCopyFolder>[1]): Promise<OpenFolder> {
-  const { folder, unsettled, hasLostCache, lacks } = await openCopyFolder(path, options);
+  const { folder, unsettled, marked, hasLostCache, lacks } = await openCopyFolder(path, options);
   // The rules take these extents as marked, and do not ask for it again. They are: it costs nothing.
-  await folder.mark(extentsOf(unsettled));
+  await folder.mark(marked);
   const slots = new Map<Token, Slot>();
   return {
     found: {
-      ...{ unsettled, hasLostCache },
+      ...{ unsettled, marked, hasLostCache },
       lacks: new Map([...lacks].map(([member, bitmap]) => [member, [...bitmap.ranges()]])),
     },
     begun: (token: Token, range: Range) => {

@@ -61,6 +61,7 @@ export type Served = Extract<Effect, { readonly kind: 'serve' }>;
 export interface Found {
   readonly durable: DurableState | undefined;
   readonly unsettled: readonly Range[];
+  readonly marked: readonly number[];
   readonly lacks: ReadonlyMap<string, readonly Range[]>;
   readonly hasLostCache: boolean;
 }
