@@ -6,9 +6,9 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { delimiter, join, resolve } from 'node:path';
+import { takePorts } from './ports.ts';
 
 /** The checkout's root. */
 export const projectRoot = resolve(import.meta.dirname, '../..');
@@ -101,20 +101,11 @@ export function requireTool(name: string, debianPackage: string): string {
   throw new Error(`${name} is not installed: apt-get install ${debianPackage}`);
 }
 
-/** A TCP port of 127.0.0.1 that nobody listened on a moment ago. */
-export function freePort(): Promise<number> {
-  return new Promise((resolvePort, reject) => {
-    const probe = createServer();
-    probe.on('error', reject);
-    probe.listen(0, '127.0.0.1', () => {
-      const address = probe.address();
-      if (address === null || typeof address === 'string') {
-        reject(new Error('the probe for a free port has no address'));
-        return;
-      }
-      probe.close(() => resolvePort(address.port));
-    });
-  });
+/** A TCP port of 127.0.0.1 that nobody listens on, and that no other test gets. */
+export async function freePort(): Promise<number> {
+  const [port] = await takePorts(1);
+  if (port === undefined) throw new Error('one port was asked for');
+  return port;
 }
 
 export interface TemporaryFolder {
