@@ -85,7 +85,7 @@ test('a mounted volume over two storage systems: a worker, a storage system and 
   await guest.ok('dd if=/dev/urandom of=/mnt/demo/across bs=1M count=100 conv=fsync', 240_000);
   const digest = await guestDigest(guest, '/mnt/demo/across');
 
-  const rewriting = { path: '/mnt/demo/random', sizeMiB: 2, writtenMiB: 12, writesPerSecond: 200 };
+  const rewriting = { path: '/mnt/demo/random', sizeMiB: 4, writtenMiB: 20, writesPerSecond: 200 };
   await Promise.all([
     guest.ok(fio(rewriting), 400_000),
     (async () => {
@@ -140,7 +140,7 @@ test('a gateway killed and started again under a mounted file system; the volume
     mkdir /mnt/grow
     mount /dev/nbd1 /mnt/grow`);
   await Promise.all([
-    guest.ok(fio({ path: '/mnt/grow/random', sizeMiB: 2, writtenMiB: 6, writesPerSecond: 200 }), 240_000),
+    guest.ok(fio({ path: '/mnt/grow/random', sizeMiB: 2, writtenMiB: 10, writesPerSecond: 200 }), 240_000),
     (async () => {
       await writesFinished(guest, 'nbd1', 200);
       await cluster.gateway('east-gw').restart();

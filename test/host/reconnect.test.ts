@@ -1,6 +1,6 @@
 /** N4, N6: a Linux host whose connections break, while fio writes and then checks every block. */
 
-import { afterAll, beforeAll, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { bootGuest, type Guest, serverAddress } from '../support/guest.ts';
 import {
   eventually,
@@ -43,16 +43,13 @@ async function expectCleanExt4(file: string): Promise<void> {
   await runOk(requireTool('fsck.ext4', 'e2fsprogs'), ['-fn', file]);
 }
 
-// The first three are about devices of their own, and mostly wait: they run at the same time.
-//
 // Keeping a device through the loss of the server needs a program that hands new connections to the kernel.
 // nbd-client 3.24 is none (see guest/nbd-reconnect.py), so this one stands in for it.
-test.concurrent.for([
+describe.each([
   { connections: 1, device: 'nbd0' },
   { connections: 4, device: 'nbd1' },
-])(
-  'N4: a server killed, and one that stands still, in the midst of writes cost the host no error and no block ($connections connection(s), each replaced when it dies)',
-  async ({ connections, device }, { expect, onTestFinished }) => {
+])('$connections connection(s), each replaced when it dies', ({ connections, device }) => {
+  test('N4: a server killed, and one that stands still, in the midst of writes cost the host no error and no block', async () => {
     const file = folder.file(`${device}.img`);
     const log = `/run/${device}.log`;
     const port = await freePort();
@@ -98,13 +95,10 @@ test.concurrent.for([
     expect(await server.stop()).toEqual({ code: 0, signal: null });
     await expectCleanExt4(file);
     await expectNoKernelErrors(guest);
-  },
-);
+  });
+});
 
-test.concurrent('N4: three of four connections of nbd-client are cut one by one; the writes go on over the last', async ({
-  expect,
-  onTestFinished,
-}) => {
+test('N4: three of four connections of nbd-client are cut one by one; the writes go on over the last', async () => {
   const file = folder.file('cut.img');
   const port = await freePort();
   const server = await serveFile({ file, port, sizeBytes: 64 * MiB });
@@ -134,10 +128,7 @@ test.concurrent('N4: three of four connections of nbd-client are cut one by one;
 });
 
 // This one expects I/O errors in the kernel's log, so it comes last.
-test('N4: nbd-client -t: a server that does not answer in time is an error, and what it held back undoes nothing', async ({
-  expect,
-  onTestFinished,
-}) => {
+test('N4: nbd-client -t: a server that does not answer in time is an error, and what it held back undoes nothing', async () => {
   const port = await freePort();
   const server = await serveFile({ file: folder.file('late.img'), port, sizeBytes: 16 * MiB });
   onTestFinished(async () => {
