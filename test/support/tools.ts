@@ -8,7 +8,6 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { delimiter, join, resolve } from 'node:path';
-import { takePorts } from './ports.ts';
 
 /** The checkout's root. */
 export const projectRoot = resolve(import.meta.dirname, '../..');
@@ -99,13 +98,6 @@ export function requireTool(name: string, debianPackage: string): string {
     if (existsSync(path)) return path;
   }
   throw new Error(`${name} is not installed: apt-get install ${debianPackage}`);
-}
-
-/** A TCP port of 127.0.0.1 that nobody listens on, and that no other test gets. */
-export async function freePort(): Promise<number> {
-  const [port] = await takePorts(1);
-  if (port === undefined) throw new Error('one port was asked for');
-  return port;
 }
 
 export interface TemporaryFolder {

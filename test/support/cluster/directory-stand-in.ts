@@ -7,7 +7,7 @@ import { randomUUID } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { OperationRecord, StorageRecord, VolumeRecord } from '../../../src/control-protocol/catalog.ts';
 import type { GatewayReport } from '../../../src/control-protocol/directory-api.ts';
-import { freePort } from '../tools.ts';
+import { freePort } from '../ports.ts';
 
 type Answer = readonly [status: number, body: unknown];
 

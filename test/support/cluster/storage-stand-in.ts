@@ -11,7 +11,7 @@ import { formatRealVolumeExport } from '../../../src/control-protocol/real-volum
 import type { Volume } from '../../../src/model/volume.ts';
 import { ExportRefused, type NbdExport, NbdServer } from '../../../src/nbd/server.ts';
 import { silentLog } from '../log.ts';
-import { freePort } from '../tools.ts';
+import { freePort } from '../ports.ts';
 
 export const KEY = AccessKey.parse('0123456789abcdef'.repeat(2));
 
