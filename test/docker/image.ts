@@ -56,5 +56,7 @@ export function imageTests(engineOfThem: () => DockerEngine): void {
 
     await engineOfThem().docker('stop', container);
     expect(await engineOfThem().docker('inspect', '--format={{.State.ExitCode}}', container)).toBe('0');
+    await engineOfThem().docker('rm', container);
+    await engineOfThem().docker('volume', 'rm', 'disks');
   });
 }
