@@ -15,8 +15,13 @@ export interface Load {
   finish(): Promise<void>;
 }
 
-export function startLoad(volume: Volume, random: SeededRandom, workers = 16): Load {
-  const book = new Book(volume.sizeBytes / BLOCK_BYTES);
+/** `book`: of an earlier load on the same volume, that has finished. */
+export function startLoad(
+  volume: Volume,
+  random: SeededRandom,
+  workers = 16,
+  book = new Book(volume.sizeBytes / BLOCK_BYTES),
+): Load {
   let finished = false;
   const work = async (): Promise<void> => {
     while (!finished) await step(volume, book, random);
