@@ -27,6 +27,14 @@ export function formatStatus(view: StatusView): string {
     formatTable(view.gateways, GATEWAY_COLUMNS, 'no gateways yet'),
     '',
     `${volumes}, ${formatSize(bytes)}${waiting}`,
+    ...view.pairs.map(formatPair),
     ...view.operations.map(formatOperation),
   ].join('\n');
+}
+
+function formatPair({ volume, storage, offset, pair, reason, wanted }: StatusView['pairs'][number]): string {
+  const where = offset === 0 ? '' : ` (from ${formatSize(offset)} on)`;
+  const why = reason === null ? '' : `: ${reason}`;
+  const advice = wanted === 'suspended' ? ` (let it follow: volary copy resync ${volume} ${storage})` : '';
+  return `volume ${volume}: the copy on ${storage}${where} is ${pair}${why}${advice}`;
 }

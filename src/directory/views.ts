@@ -49,7 +49,7 @@ export function volumeView(view: CatalogView, volume: VolumeRecord): VolumeView 
 }
 
 function copyViews(view: CatalogView, { copies }: SegmentRecord): VolumeView['segments'][number]['copies'] {
-  return copies.map(({ accessKey: _, ...copy }) => ({
+  return copies.map(({ accessKey: _, pairRevision: __, ...copy }) => ({
     ...copy,
     site: storageRecord(view, copy.storage).site,
     reason: reasonOf(view, copy.storage, copy.realVolume),
@@ -163,10 +163,11 @@ export function statusView(view: CatalogView, membership: Membership): StatusVie
     [...storage, ...gateways].every(({ state }) => state === 'online') &&
     storage.every(({ failed }) => failed.length === 0);
   const volumes = byName(view.volumes);
+  const pairs = volumes.flatMap(pairsNotDuplex);
   return {
     clusterId: view.cluster.clusterId,
     revision: view.informationRevision,
-    health: healthy ? 'ok' : 'degraded',
+    health: healthy && !pairs.some(isDegraded) ? 'ok' : 'degraded',
     storage,
     gateways,
     volumes: {
@@ -174,11 +175,25 @@ export function statusView(view: CatalogView, membership: Membership): StatusVie
       bytes: volumes.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
       notReady: volumes.filter(({ state }) => state !== 'ready').map(({ name }) => name),
     },
+    pairs,
     operations: [...view.operations.values()]
       .filter(({ finishedAt }) => finishedAt === null)
       .sort((a, b) => (a.createdAt < b.createdAt ? -1 : 1))
       .map(shownOperation),
   };
+}
+
+function pairsNotDuplex({ name, segments }: VolumeRecord): StatusView['pairs'] {
+  return segments.flatMap(({ offset, copies }) =>
+    copies
+      .filter(({ role, pair }) => role === 'secondary' && pair !== 'duplex')
+      .map(({ storage, pair, reason, wanted }) => ({ volume: name, offset, storage, pair, reason, wanted })),
+  );
+}
+
+/** It should follow, and does not. */
+function isDegraded({ pair, wanted }: StatusView['pairs'][number]): boolean {
+  return pair === 'suspended' && wanted === 'following';
 }
 
 /** Without the plan, which has access keys. */
