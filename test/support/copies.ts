@@ -41,12 +41,18 @@ export function pairsText({ segments }: VolumeView): string {
     .join(', ');
 }
 
-/** Waits until every pair of the volume is duplex; what it is then. */
-export async function allDuplex(cluster: Cluster, volume: string, timeoutMs = 60_000): Promise<VolumeView> {
+/** Waits until every pair of the volume is duplex; what it is then. `check` throws when there is no use in waiting. */
+export async function allDuplex(
+  cluster: Cluster,
+  volume: string,
+  check: () => void = () => {},
+  timeoutMs = 60_000,
+): Promise<VolumeView> {
   let last = 'nothing was told';
   return eventually(
     `all pairs of ${volume} are duplex`,
     async () => {
+      check();
       const { code, stdout, stderr } = await cluster.tryVolary(['volume', 'show', volume]);
       if (code !== 0) {
         last = stderr;

@@ -19,6 +19,7 @@ import { allDuplex, expectEqualFiles } from '../copies.ts';
 import { fioPass } from '../fio.ts';
 import { silentLog } from '../log.ts';
 import { startNetwork } from '../network.ts';
+import { isRunning } from '../process.ts';
 import type { SeededRandom } from '../random.ts';
 import { DelayVolume, seededDelays } from '../volumes/delay-volume.ts';
 import type { Fault, Scene } from './faults.ts';
@@ -63,9 +64,11 @@ export async function runRounds(options: RoundsOptions): Promise<void> {
       cutMs: options.cutMs,
       losing: (role) => logs.keep(role),
     };
-    await new Rounds(scene, options).run();
+    await new Rounds(scene, options, logs).run();
   } catch (error) {
-    throw new Error(`seed ${options.random.seed}: the roles' logs are in ${logs.save()}`, { cause: error });
+    const ended = logs.ended().join(', ') || 'none';
+    const told = `seed ${options.random.seed}; roles that have ended: ${ended}; logs of all: ${logs.save()}`;
+    throw new Error(`${error instanceof Error ? error.message : error} (${told})`, { cause: error });
   } finally {
     await cluster.end();
     await network.end();
@@ -85,12 +88,14 @@ async function makeVolumes(cluster: Cluster): Promise<string[]> {
 class Rounds {
   readonly #scene: Scene;
   readonly #options: RoundsOptions;
+  readonly #logs: Logs;
   #book: Book | undefined;
   #passes = 0;
 
-  constructor(scene: Scene, options: RoundsOptions) {
+  constructor(scene: Scene, options: RoundsOptions, logs: Logs) {
     this.#scene = scene;
     this.#options = options;
+    this.#logs = logs;
   }
 
   async run(): Promise<void> {
@@ -101,7 +106,7 @@ class Rounds {
         const place = `round ${index + 1} of ${plan.length}: ${fault.name}`;
         tell(
           `${place}: ${await this.#round(fault, host).catch((error: unknown) => {
-            throw new Error(place, { cause: error });
+            throw new Error(`${place}: ${error instanceof Error ? error.message : error}`, { cause: error });
           })}`,
         );
       }
@@ -137,7 +142,8 @@ class Rounds {
     const hostsFail = Promise.all([passes, load.done]);
     await Promise.race([happened, hostsFail.then(() => happened)]);
     const over = performance.now();
-    const duplex = Promise.all(this.#scene.volumes.map((volume) => allDuplex(cluster, volume)));
+    const check = (): void => this.#logs.expectAllRun();
+    const duplex = Promise.all(this.#scene.volumes.map((volume) => allDuplex(cluster, volume, check)));
     duplex.catch(() => undefined); // looked at below
     await Promise.race([duplex, hostsFail.then(() => duplex)]);
     const duplexMs = Math.round(performance.now() - over);
@@ -193,18 +199,32 @@ class Logs {
     this.#kept.set(role.name, `${this.#kept.get(role.name) ?? ''}${role.process().stderr()}`);
   }
 
+  /** Of the roles that have ended, the names. */
+  ended(): string[] {
+    return this.#roles()
+      .filter((role) => !isRunning(role.pid()))
+      .map(({ name }) => name);
+  }
+
+  /** @throws when a role has ended by itself */
+  expectAllRun(): void {
+    const ended = this.ended();
+    if (ended.length > 0) throw new Error(`${ended.join(' and ')} has ended by itself`);
+  }
+
+  #roles(): RoleHandle[] {
+    return [
+      this.#cluster.directory,
+      ...[STEADY, OTHER].map((name) => this.#cluster.gateway(name)),
+      ...STORAGE.map((name) => this.#cluster.storage(name)),
+    ];
+  }
+
   /** Into a folder that stays. */
   save(): string {
     const folder = `${this.#cluster.folder}-logs`;
     mkdirSync(folder, { recursive: true });
-    const { directory } = this.#cluster;
-    const names = [STEADY, OTHER];
-    const roles = [
-      directory,
-      ...names.map((name) => this.#cluster.gateway(name)),
-      ...STORAGE.map((name) => this.#cluster.storage(name)),
-    ];
-    for (const role of roles) {
+    for (const role of this.#roles()) {
       this.keep(role);
       writeFileSync(join(folder, `${role.name}.log`), this.#kept.get(role.name) ?? '');
     }
