@@ -15,11 +15,15 @@ const { values } = parseArgs({
     seed: { type: 'string', default: `${Date.now() % 1_000_000_000}` },
     /** One fault again and again, by its name. */
     fault: { type: 'string' },
+    'stop-ms': { type: 'string', default: '10000' },
+    'cut-ms': { type: 'string', default: '5000' },
   },
 });
 const [rounds, seed] = [Number(values.rounds), Number(values.seed)];
 if (!Number.isSafeInteger(rounds) || rounds < 1 || !Number.isSafeInteger(seed) || seed < 0) {
-  process.stderr.write('npm run test:rounds -- [--rounds N] [--seed N] [--fault NAME]\n');
+  process.stderr.write(
+    'npm run test:rounds -- [--rounds N] [--seed N] [--fault NAME] [--stop-ms N] [--cut-ms N]\n',
+  );
   process.exit(2);
 }
 const random = seededRandom(seed);
@@ -29,7 +33,7 @@ const plan =
 const tell = (line: string): void => void process.stdout.write(`${line}\n`);
 tell(`${rounds} rounds, seed ${seed}`);
 const started = performance.now();
-await runRounds({ plan, random, stopMs: 10_000, cutMs: 5000, tell });
+await runRounds({ plan, random, stopMs: Number(values['stop-ms']), cutMs: Number(values['cut-ms']), tell });
 tell(
   `${rounds} rounds in ${Math.round((performance.now() - started) / 1000)} s, seed ${seed}: nothing lost, nothing differs`,
 );

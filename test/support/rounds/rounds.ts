@@ -21,6 +21,7 @@ import { silentLog } from '../log.ts';
 import { startNetwork } from '../network.ts';
 import { isRunning } from '../process.ts';
 import type { SeededRandom } from '../random.ts';
+import { eventually } from '../tools.ts';
 import { DelayVolume, seededDelays } from '../volumes/delay-volume.ts';
 import type { Fault, Scene } from './faults.ts';
 
@@ -135,7 +136,8 @@ class Rounds {
     const load = startLoad(slow, random, 4, this.#book);
     this.#book = load.book;
 
-    await sleep(500 + random.below(1000));
+    await Promise.race([this.#fioIsConnected(), passes]);
+    await sleep(300 + random.below(1000));
     const happened = fault.run(this.#scene).finally(() => network.mend());
     happened.catch(() => undefined); // looked at below
     // What a host finds comes first, also when it keeps the rest from happening.
@@ -160,6 +162,14 @@ class Rounds {
       `${await happened}. Longest request of fio ${longest} ms; ${stalls.length} passes verified; ` +
       `all duplex ${duplexMs} ms later; ${compared} pairs of files are equal`
     );
+  }
+
+  async #fioIsConnected(): Promise<void> {
+    const { manage } = this.#scene.cluster.gateway(STEADY);
+    await eventually('fio is connected', async () => {
+      const answer = (await (await fetch(`${manage}/volumes/db/hosts`)).json()) as { connections: number };
+      return answer.connections > 0 ? true : undefined;
+    });
   }
 
   /** One pass of fio after another; the longest request of each. */
