@@ -5,7 +5,8 @@
 
 import { VolumeName } from '../../src/control-protocol/names.ts';
 import { layCluster } from '../support/cluster.ts';
-import { eventually, freePort, requireTool, runOk } from '../support/tools.ts';
+import { freePort } from '../support/ports.ts';
+import { eventually, requireTool, runOk } from '../support/tools.ts';
 import type { Folder } from './places.ts';
 import { accepts, type ServerName, startPeer } from './servers.ts';
 import type { Candidate } from './speed.ts';

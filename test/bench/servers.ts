@@ -6,8 +6,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { connect } from 'node:net';
 import { basename } from 'node:path';
+import { freePort } from '../support/ports.ts';
 import { startServe } from '../support/server.ts';
-import { eventually, freePort, requireTool } from '../support/tools.ts';
+import { eventually, requireTool } from '../support/tools.ts';
 import { executable } from './proc.ts';
 
 export const serverNames = ['volary', 'nbdkit', 'qemu-nbd'] as const;

@@ -7,14 +7,9 @@ import { Buffer } from 'node:buffer';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { type FileHandle, open, readFile } from 'node:fs/promises';
 import net from 'node:net';
+import { freePort } from '../support/ports.ts';
 import { startServe } from '../support/server.ts';
-import {
-  eventually,
-  freePort,
-  requireTool,
-  type TemporaryFolder,
-  temporaryFolder,
-} from '../support/tools.ts';
+import { eventually, requireTool, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
 import type { Address } from '../support/wire.ts';
 
 export const serverNames = ['volary', 'nbdkit', 'qemu-nbd'] as const;

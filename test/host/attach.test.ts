@@ -5,8 +5,9 @@ import { VolumeName } from '../../src/control-protocol/names.ts';
 import { type Cluster, startCluster } from '../support/cluster.ts';
 import { bootGuest, type Guest, serverAddress } from '../support/guest.ts';
 import { guestNode, guestVolary, installSoftware } from '../support/guest-software.ts';
+import { freePort } from '../support/ports.ts';
 import { portOf, type RunningServer } from '../support/server.ts';
-import { freePort, requireTool, runOk, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
+import { requireTool, runOk, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
 import { expectNoKernelErrors } from './steps.ts';
 
 const MiB = 2 ** 20;

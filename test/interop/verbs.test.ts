@@ -9,8 +9,9 @@ import type {
   VolumeView,
 } from '../../src/control-protocol/directory-api.ts';
 import { RealVolumeId, StorageName } from '../../src/control-protocol/names.ts';
+import { freePort } from '../support/ports.ts';
 import { volaryCommand } from '../support/server.ts';
-import { eventually, freePort, requireTool, run, runOk } from '../support/tools.ts';
+import { eventually, requireTool, run, runOk } from '../support/tools.ts';
 import { document, expectRefusal, freshDirectory, GiB, volary } from '../support/verb-cases.ts';
 
 type Repaired = RepairView['repaired'][number];

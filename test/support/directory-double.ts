@@ -27,6 +27,7 @@ import { Bytes, OperationId, StorageName, VolumeName } from '../../src/control-p
 import { ControlError } from '../../src/model/errors.ts';
 import { createHttpServer, type HttpServer } from '../../src/runtime/http-server.ts';
 import { listenHttp } from '../../src/runtime/listen.ts';
+import { freePort } from './ports.ts';
 
 const MADE_AT = '2026-11-21T12:00:00.000Z';
 const silent = { debug() {}, info() {}, warn() {}, error() {} };
@@ -81,7 +82,8 @@ export class DirectoryDouble {
       this.#routeTheRest(server);
       this.#routeStreams(server);
     });
-    this.#port = Number(new URL(await listenHttp(server, { host: '127.0.0.1', port: this.#port })).port);
+    this.#port ||= await freePort();
+    await listenHttp(server, { host: '127.0.0.1', port: this.#port });
   }
 
   async stop(): Promise<void> {

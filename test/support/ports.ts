@@ -28,3 +28,9 @@ function isFree(port: number): Promise<boolean> {
     probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)));
   });
 }
+
+export async function freePort(): Promise<number> {
+  const [port] = await takePorts(1);
+  if (port === undefined) throw new Error('a port was taken');
+  return port;
+}

@@ -5,9 +5,9 @@
 
 import { randomUUID } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { OperationRecord, StorageRecord, VolumeRecord } from '../../../src/control-protocol/catalog.ts';
 import type { GatewayReport } from '../../../src/control-protocol/directory-api.ts';
+import { freePort } from '../ports.ts';
 
 type Answer = readonly [status: number, body: unknown];
 
@@ -44,8 +44,8 @@ export class DirectoryStandIn {
   /** On the same port each time, unless it is told another. */
   async start(port = this.#port): Promise<void> {
     const server = createServer((request, response) => void this.#serve(request, response));
-    await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
-    this.#port = (server.address() as AddressInfo).port;
+    this.#port = port === 0 ? await freePort() : port;
+    await new Promise<void>((resolve) => server.listen(this.#port, '127.0.0.1', resolve));
     this.#server = server;
   }
 

@@ -11,6 +11,7 @@ import { formatRealVolumeExport } from '../../../src/control-protocol/real-volum
 import type { Volume } from '../../../src/model/volume.ts';
 import { ExportRefused, type NbdExport, NbdServer } from '../../../src/nbd/server.ts';
 import { silentLog } from '../log.ts';
+import { freePort } from '../ports.ts';
 
 export const KEY = AccessKey.parse('0123456789abcdef'.repeat(2));
 
@@ -78,8 +79,8 @@ export class StorageStandIn {
       log: silentLog,
       drainMs: 100,
     });
-    const address = await this.#server.listen({ host: '127.0.0.1', port });
-    if ('port' in address) this.#port = address.port;
+    this.#port = port === 0 ? await freePort() : port;
+    await this.#server.listen({ host: '127.0.0.1', port: this.#port });
   }
 
   async stop(): Promise<void> {

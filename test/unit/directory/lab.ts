@@ -14,6 +14,7 @@ import { ControlError } from '../../../src/model/errors.ts';
 import type { Service } from '../../../src/model/service.ts';
 import { GatewayStandIn, StorageStandIn, until } from '../../support/directory-lab.ts';
 import { silentLog } from '../../support/log.ts';
+import { freePort } from '../../support/ports.ts';
 
 export const LIMITS = {
   retryMs: 200,
@@ -61,7 +62,7 @@ export async function makeLab(parts: Partial<DirectoryParts> = {}): Promise<Lab>
     service = undefined;
     await store.close();
   };
-  const directory = new DirectoryClient(await start(0));
+  const directory = new DirectoryClient(await start(await freePort()));
   onTestFinished(async () => {
     for (const each of standIns) await each.stop();
     await stop();
