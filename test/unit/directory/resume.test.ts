@@ -16,7 +16,7 @@ import { httpPeers, type Peers } from '../../../src/directory/peers.ts';
 import { startDirectoryOn } from '../../../src/directory/service.ts';
 import { SqliteStore } from '../../../src/directory/sqlite-store.ts';
 import { primaryOf, secondariesOf } from '../../../src/replication/group-rules.ts';
-import { expectNothingLeaked, figure, settled } from '../../support/directory-check.ts';
+import { expectNothingLeaked, expectToldAll, figure, settled } from '../../support/directory-check.ts';
 import { MiB, StorageStandIn, until } from '../../support/directory-lab.ts';
 import { silentLog } from '../../support/log.ts';
 
@@ -341,20 +341,6 @@ async function run(scenario: Scenario, names: readonly string[], points: number)
   for (const each of storage) await each.stop();
   rmSync(folder, { recursive: true });
   return fuse.passed;
-}
-
-/** Every member has the role that the record says, in its epoch, and all say that they have been told. */
-async function expectToldAll(directory: DirectoryClient, storage: readonly StorageStandIn[]): Promise<void> {
-  await until(async () => (await figure(directory, 'members_untold')) === 0);
-  for (const { name } of await directory.volumes()) {
-    const { segments } = await directory.volumeRecord(name);
-    for (const segment of segments.filter(({ isGrouped }) => isGrouped)) {
-      for (const { storage: at, realVolume, role } of segment.copies) {
-        const member = storage.find((each) => each.name === at)?.members.get(realVolume);
-        expect(member).toMatchObject({ role, epoch: segment.epoch, config: { epoch: segment.epoch } });
-      }
-    }
-  }
 }
 
 for (const [scenario, names] of [
