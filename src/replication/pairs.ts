@@ -174,7 +174,9 @@ export class Pairs {
     // Who lacks everything is zeroed first: there is nothing to be merged.
     if (!lacksAll) lacks.addAll(member, unsettled);
     const bytes = lacksAll ? bytesOf(alone) : lacks.addAll(member, alone);
-    if (bytes > 0) core.emit({ kind: 'told', what: { kind: 'discarded', member, bytes } });
+    // A member that knows nothing of this one calls everything its own.
+    if (bytes > 0 && bytesOf(alone) < lacks.sizeBytes)
+      core.emit({ kind: 'told', what: { kind: 'discarded', member, bytes } });
     if (pair.state === 'connecting' && (hasLostCache || lacksAll)) {
       this.lose(pair, 'failed', hasLostCache ? 'its cache is lost' : 'it lacks everything');
       return;
@@ -213,11 +215,10 @@ export class Pairs {
     if (pair === undefined || link === undefined) return;
     switch (message.kind) {
       case 'ack': {
-        const isDone = message.result === 'done';
-        if (!this.#writes.acked(pair, link, message.seq, isDone)) {
+        // What has failed there is not acknowledged: it waits for the record, as all that the member lacks.
+        if (message.result !== 'done') this.lose(pair, 'failed', `it could not write: ${message.result}`);
+        else if (!this.#writes.acked(pair, link, message.seq)) {
           this.lose(pair, 'failed', 'it acknowledges what it was not sent');
-        } else if (!isDone) {
-          this.lose(pair, 'failed', `it could not write: ${message.result}`);
         }
         break;
       }
