@@ -238,7 +238,7 @@ export class Member implements Requests {
         void this.#keep(persist, effects);
         return;
       }
-      for (const effect of effects) this.#carryOut(effect);
+      this.#carryOutAll(effects);
     }
     this.#events = [];
     this.#next = 0;
@@ -270,9 +270,17 @@ export class Member implements Requests {
       return;
     }
     this.#durable = state;
-    if (this.#state === 'running') for (const effect of effects) this.#carryOut(effect);
+    this.#carryOutAll(effects);
     this.#isBusy = false;
     this.#run();
+  }
+
+  /** One that cannot be carried out fails the member: then what comes behind it must not be. */
+  #carryOutAll(effects: readonly Effect[]): void {
+    for (const effect of effects) {
+      if (this.#state !== 'running') return;
+      this.#carryOut(effect);
+    }
   }
 
   #carryOut(effect: Effect): void {

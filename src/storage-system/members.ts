@@ -27,6 +27,7 @@ import { HeldMember, type OpenFolder, type ViewedRules } from './held-member.ts'
 import { MemberKeeper } from './member-keeper.ts';
 import { type Connect, isSameKey } from './member-links.ts';
 import type { HeldFile } from './open-volumes.ts';
+import { conditionOf } from './real-volume.ts';
 import type { RealVolumeTable } from './real-volume-table.ts';
 import type { RealVolumes } from './real-volumes.ts';
 
@@ -176,7 +177,7 @@ export class Members implements Groups {
     const realVolume = realVolumes.get(id);
     if (hello.clusterId !== table.clusterId || realVolume === undefined) return 'unknown';
     if (!isSameKey(hello.accessKey, realVolume.accessKey)) return 'policy';
-    if (realVolume.failure !== null || this.#broken.has(id)) return 'failed';
+    if (conditionOf(realVolume) !== 'in-use' || this.#broken.has(id)) return 'failed';
     return undefined;
   }
 

@@ -17,7 +17,7 @@ import { Replica } from '../../src/replication/replica.ts';
 import { copyFolders } from '../../src/storage-system/copy-folders.ts';
 import { exportsOf } from '../../src/storage-system/exports.ts';
 import { GroupDirectory } from '../../src/storage-system/group-directory.ts';
-import { Members } from '../../src/storage-system/members.ts';
+import { type MemberFolders, Members } from '../../src/storage-system/members.ts';
 import { RealVolumeTable } from '../../src/storage-system/real-volume-table.ts';
 import { RealVolumes } from '../../src/storage-system/real-volumes.ts';
 import { volumeFolder } from '../../src/storage-system/start-check.ts';
@@ -33,6 +33,8 @@ export interface LabOptions {
   readonly leaseMs?: number;
   readonly fence?: DeskOptions['fence'];
   readonly log?: Log;
+  /** Puts itself between members and their folders. */
+  readonly folders?: (system: string, folders: MemberFolders) => MemberFolders;
 }
 
 /** One storage system, as far as copies go. */
@@ -83,7 +85,7 @@ export class MemberLab implements AsyncDisposable {
 
   /** On the folder that it had before, when it has been there. */
   async startSystem(name: string, bootId?: string): Promise<System> {
-    const { limits, log = silentLog } = this.#options;
+    const { limits, log = silentLog, folders = (_: string, real: MemberFolders) => real } = this.#options;
     const path = `${this.#folder.path}/${name}`;
     mkdirSync(`${path}/volumes`, { recursive: true });
     const table = new RealVolumeTable(`${path}/meta.db`);
@@ -99,7 +101,7 @@ export class MemberLab implements AsyncDisposable {
     const directory = new GroupDirectory({ api: this.desk, log });
     const members = new Members({
       ...{ table, realVolumes, directory, log },
-      folders: copyFolders(`${path}/copies`, bootId),
+      folders: folders(name, copyFolders(`${path}/copies`, bootId)),
       rulesOf: (id) => new Replica({ id, ...limits }),
       connect: (address, hello, signal) => connectToPeer({ address, hello, timeoutMs: 2_000, signal }),
     });

@@ -192,6 +192,7 @@ test('the API describes itself, and the metrics tell of real volumes', async () 
   ]);
   const metrics = await (await fetch(`${lab.ready.manage}/metrics`)).text();
   expect(metrics).toContain('volary_real_volumes{state="in-use"} 1\n');
+  expect(metrics).toContain('volary_copy_pairs{state="duplex"} 0\n');
   expect(metrics).toContain('volary_real_volume_connections 1\n');
   expect(metrics).toContain(`volary_provisioned_bytes ${MiB}\n`);
   expect(metrics).toContain('volary_registered 1\n');

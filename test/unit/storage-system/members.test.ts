@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, truncateSync } from 'node:fs';
 import { afterEach, describe, expect, test } from 'vitest';
 import { AccessKey } from '../../../src/control-protocol/names.ts';
+import { StoreError } from '../../../src/model/errors.ts';
 import type { Volume } from '../../../src/model/volume.ts';
 import { connectToPeer } from '../../../src/peer-protocol/connect.ts';
 import type { Hello } from '../../../src/peer-protocol/messages.ts';
@@ -10,7 +11,7 @@ import { allDuplex, type Copy, type LabGroup, type LabOptions, MemberLab } from 
 import { CLUSTER, epochOf, exportOf, idOf, KEY, MiB } from '../../support/storage-system.ts';
 import { eventually } from '../../support/tools.ts';
 
-const SIZE = 4 * MiB;
+const SIZE = 8 * MiB;
 const SHUTDOWN = 108;
 
 let lab: MemberLab;
@@ -249,6 +250,51 @@ test('I14, N3: a secondary that has failed is suspended, and brought up when it 
   await allDuplex(made);
   expectEqual(made);
 });
+
+test.each([
+  ['s1', 'a primary'],
+  ['s2', 'a secondary'],
+])(
+  'I17: on %s, %s that cannot keep what it must fails alone, as if it had crashed, and begins anew',
+  async (name) => {
+    let [isFailing, failures] = [false, 0];
+    const made = await duplexGroup({
+      folders: (system, folders) => ({
+        ...folders,
+        open: async (...args) => {
+          const folder = await folders.open(...args);
+          const begun: typeof folder.begun = (token, range) => {
+            if (isFailing && system === name) {
+              isFailing = false;
+              failures += 1;
+              throw new StoreError('no-space', 'the disk is full');
+            }
+            folder.begun(token, range);
+          };
+          return { ...folder, begun };
+        },
+      }),
+    });
+    await volumeOf(made, 0).write(0, page(1), 0, 4096, false);
+    isFailing = true;
+    // A primary tells its hosts to look elsewhere, and serves them again here.
+    const answers = [SIZE - 4096, SIZE - 8192].map((offset) =>
+      eventually('a write is answered', async () => {
+        const volume = lab.system('s1').members.behind(copyOf(made, 0).realVolume)?.volume;
+        if (volume === undefined) return undefined;
+        const outcome = await outcomeOf(volume.write(offset, page(2), 0, 4096, false));
+        return outcome === 'done' || undefined;
+      }),
+    );
+    await Promise.all(answers);
+    await allDuplex(made);
+    expect(failures).toBe(1);
+    await eventually('both hold it', () => {
+      const files = made.files.map((file) => readFileSync(file));
+      return files.every((bytes) => bytes.equals(files[0] as Buffer) && bytes.at(-1) === 2) || undefined;
+    });
+  },
+);
 
 test('I10: what an older epoch carries is refused, and an older revision is nothing', async () => {
   const made = await duplexGroup();
