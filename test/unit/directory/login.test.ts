@@ -65,7 +65,7 @@ describe('log-in by an interface', () => {
   });
 
   test('without a copy near, it stays where it is, and the gateway is the nearest to it that there is', async () => {
-    const { directory, eastGateway } = await makeSites({ leaseMs: 300 });
+    const { directory, eastGateway } = await makeSites({ leaseMs: 1_000 });
     await directory.setInterface(IF, { sites: [NORTH] });
     expect(await directory.login(V, { interface: IF })).toMatchObject({ site: 'east', gateway: 'east-gw' });
     await eastGateway.stop();
@@ -74,7 +74,7 @@ describe('log-in by an interface', () => {
   });
 
   test('a copy that is not in step, or away, is none', async () => {
-    const { directory, east, west } = await makeSites({ leaseMs: 300 });
+    const { directory, east, west } = await makeSites({ leaseMs: 1_000 });
     await directory.setInterface(IF, { sites: [WEST] });
     await west.stop();
     await until(async () => (await directory.storageSystem(west.name)).state === 'offline');

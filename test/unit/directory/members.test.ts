@@ -69,7 +69,7 @@ describe('members are told', () => {
   });
 
   test('when a storage system of the group has another address, and when it is back', async () => {
-    const { directory, a, b, atA } = await makePair({ leaseMs: 300 });
+    const { directory, a, b, atA } = await makePair({ leaseMs: 1_000 });
     const before = a.members.get(atA)?.config;
     b.peerPort = 20_099;
     await until(() => a.members.get(atA)?.config.members[1]?.peer.port === 20_099);
@@ -233,7 +233,7 @@ describe('leases', () => {
   });
 
   test('with one in step that is away, it waits for it for a while', async () => {
-    const { directory, b, atA, atB } = await makePair({ leaseMs: 300, returnMs: 400 });
+    const { directory, b, atA, atB } = await makePair({ leaseMs: 1_000, returnMs: 400 });
     await b.stop();
     await until(async () => (await directory.storageSystem(B)).state === 'offline');
     const asking = { leases: [lease(atA, 1)], givingWay: [atA] };
@@ -244,7 +244,7 @@ describe('leases', () => {
   });
 
   test('one that comes back in time takes over', async () => {
-    const { directory, b, atA, atB } = await makePair({ leaseMs: 300, returnMs: 60_000 });
+    const { directory, b, atA, atB } = await makePair({ leaseMs: 1_000, returnMs: 60_000 });
     await b.stop();
     await until(async () => (await directory.storageSystem(B)).state === 'offline');
     const asking = { leases: [lease(atA, 1)], givingWay: [atA] };
