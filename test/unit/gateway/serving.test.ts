@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { RemoteVolume } from '../../../src/nbd-client/remote-volume.ts';
 import { outcomeOf } from '../../contract/model-run.ts';
 import { GatewayLab } from '../../support/cluster/gateway-lab.ts';
+import { realVolumeId } from '../../support/cluster/storage-stand-in.ts';
 import { eventually } from '../../support/tools.ts';
 import { MemoryVolume } from '../../support/volumes/memory-volume.ts';
 import { pattern } from '../nbd/lab.ts';
