@@ -138,6 +138,7 @@ export class Directory {
       },
       (outcome) => {
         const told = outcome === 'done' ? 'granted' : outcome;
+        if (told === 'granted' && isGivingWay) from.isToldToGoOn = true;
         from.receive(`renew ${token}`, { kind: 'renewed', token, outcome: told });
       },
     );

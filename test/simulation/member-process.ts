@@ -69,6 +69,8 @@ export class MemberProcess implements Station {
   /** The highest that has been heard of each pair. */
   readonly #pairRevisions = new Map<MemberId, number>();
   #givingWay = 0;
+  /** It gives way, and has been told to go on: nobody else can. */
+  isToldToGoOn = false;
   #inbox: { readonly source: string; readonly event: EventBody }[] = [];
   #items: Item[] = [];
   #isPersisting = false;

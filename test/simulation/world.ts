@@ -292,6 +292,9 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
   serving(by: MemberProcess, epoch: number): void {
     const member = this.#members.get(by.id);
     if (member?.isTainted !== true) return;
+    if ((member.disk.durable?.mayBeInStep ?? []).length > 0 && !by.isToldToGoOn) {
+      throw this.violation(`I14: ${by.id} serves without what it had not flushed, and others may have it`);
+    }
     this.trace(by.id, () => `serves epoch ${epoch} without what it had not flushed`);
     this.history.license(HOT_SECTORS, false);
     this.madeWhole(by.id);
