@@ -49,7 +49,7 @@ export function volumeView(view: CatalogView, volume: VolumeRecord): VolumeView 
 }
 
 function copyViews(view: CatalogView, { copies }: SegmentRecord): VolumeView['segments'][number]['copies'] {
-  return copies.map(({ accessKey: _, ...copy }) => ({
+  return copies.map(({ accessKey: _, pairRevision: __, ...copy }) => ({
     ...copy,
     site: storageRecord(view, copy.storage).site,
     reason: reasonOf(view, copy.storage, copy.realVolume),

@@ -143,6 +143,7 @@ export class VolumeRequests {
       state: 'running',
       step,
       input,
+      result: null,
       error: null,
       createdAt: draft.now,
       finishedAt: null,
@@ -159,6 +160,7 @@ export class VolumeRequests {
         length: lengthBytes,
         epoch: Epoch.parse(1),
         isHandedOver: true,
+        isGrouped: false,
         copies: [this.#copy(storage)],
       };
       next += lengthBytes;
@@ -175,6 +177,7 @@ export class VolumeRequests {
       pair: 'simplex',
       reason: null,
       wanted: 'following',
+      pairRevision: 0,
       mode: 'normal',
       accessKey: AccessKey.parse(this.#hex(16)),
       file: null,

@@ -16,7 +16,7 @@ import { type PerformOptions, performAll, type RetryLimits } from './perform.ts'
 import { resizeVolume } from './resize-volume.ts';
 import type { Outcome, Workflow } from './workflow.ts';
 
-const WORKFLOWS: Record<OperationRecord['kind'], Workflow> = {
+const WORKFLOWS: Partial<Record<OperationRecord['kind'], Workflow>> = {
   'create-volume': createVolume,
   'resize-volume': resizeVolume,
   'delete-volume': deleteVolume,
@@ -66,7 +66,7 @@ export class OperationRunner {
       if (operation === undefined || operation.finishedAt !== null) return;
       const volume = catalog.view.volumes.get(operation.volume);
       assert(volume?.operation === id, `${id} is the operation of volume ${operation.volume}`);
-      const effects = WORKFLOWS[operation.kind].effects({ operation, volume });
+      const effects = workflowOf(operation).effects({ operation, volume });
       const outcomes = await performAll(effects, options);
       if (signal.aborted) return;
       await this.#write(operation, outcomes);
@@ -97,7 +97,7 @@ export class OperationRunner {
       assert(operation?.step === step, `${id} is taken further by its own loop only`);
       const volume = draft.view.volumes.get(operation.volume);
       assert(volume?.operation === id, `${id} is the operation of volume ${operation.volume}`);
-      const turn = WORKFLOWS[operation.kind].turn({ operation, volume }, outcomes, draft.now);
+      const turn = workflowOf(operation).turn({ operation, volume }, outcomes, draft.now);
       draft.putOperation(turn.operation);
       if (turn.volume === null) draft.removeVolume(volume.name);
       else draft.putVolume(turn.volume);
@@ -108,4 +108,10 @@ export class OperationRunner {
     const { kind, volume, state, error } = after;
     log.info({ operation: id, kind, volume, from: step, to: after.step, state, error }, 'operation');
   }
+}
+
+function workflowOf({ kind }: OperationRecord): Workflow {
+  const workflow = WORKFLOWS[kind];
+  assert(workflow !== undefined, `operations of kind ${kind} are begun only when they can be run`);
+  return workflow;
 }

@@ -102,6 +102,7 @@ function copyView(storage: string, realVolume: string | undefined) {
     role: 'primary',
     pair: 'simplex',
     reason: null,
+    wanted: 'following',
     mode: 'normal',
     outOfSyncBytes: 0,
     lag: { entries: 0, bytes: 0, seconds: 0 },
