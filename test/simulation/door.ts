@@ -63,6 +63,7 @@ export class Door {
   admitted(token: number): void {
     const request = this.#underWay.get(token);
     if (request === undefined) throw this.#around.violation(`${this.#process.id} admits nobody's read`);
+    this.#around.served(this.#process, request.connection.epoch, 'admitted');
     const { network } = this.#around;
     network.scheduler.after(network.scheduler.between(0, 2), () => {
       if (this.#process.isAlive && this.#underWay.delete(token)) this.#read(request);

@@ -89,13 +89,21 @@ export class MemberDisk {
   /** Since it last was known to be as it should be. */
   hasLostCache = false;
 
-  setBits(member: MemberId, ranges: readonly Range[], isSet: boolean): void {
+  /** Returns how many blocks had another bit before. */
+  setBits(member: MemberId, ranges: readonly Range[], isSet: boolean): number {
     let file = this.bits.get(member);
     if (file === undefined) {
       file = new CachedFile(BITS_UNIT_BLOCKS);
       this.bits.set(member, file);
     }
-    for (const range of ranges) for (const block of blocksOf(range)) file.set(block, isSet ? 1 : 0);
+    let changed = 0;
+    const value = isSet ? 1 : 0;
+    for (const block of ranges.flatMap(blocksOf)) {
+      if (file.get(block) === value) continue;
+      file.set(block, value);
+      changed++;
+    }
+    return changed;
   }
 
   lacks(): Map<MemberId, Range[]> {

@@ -27,12 +27,14 @@ export interface Surroundings extends Passage {
   violation(text: string): Error;
   readonly directory: Directory;
   nextToken(): number;
-  /** A host's request has been answered, or a read is served this instant. */
+  /** A host's request has been answered, a read is served this instant (`read`), or soon (`admitted`). */
   served(by: MemberProcess, epoch: number, kind: string): void;
-  /** Told before hosts are served. */
-  serving(by: MemberProcess, epoch: number): void;
+  /** A primary takes what it has for what there is. */
+  goesOn(by: MemberProcess): void;
   /** What it had lost has been copied to it. */
   madeWhole(id: MemberId): void;
+  /** Blocks that somebody who does not follow lacks from now on. */
+  written(blocks: number): void;
   copied(by: MemberProcess, range: Range): void;
   linked(by: MemberProcess, to: MemberId): void;
   /** The effects may be looked at, and changed by deliberate bugs. */
@@ -46,10 +48,15 @@ export interface ProcessPace extends DiskPace {
 
 const TICK_MS = 100;
 
-type Item =
-  | { readonly persist: DurableState }
+interface EffectItem {
+  readonly effect: Effect;
+  /** The event that it comes from. */
+  readonly cause: EventBody['kind'];
   /** Of a report: what was known of the pair when the rules decided. */
-  | { readonly effect: Effect; readonly pairRevision: number };
+  readonly pairRevision: number;
+}
+
+type Item = { readonly persist: DurableState } | EffectItem;
 
 export class MemberProcess implements Station {
   readonly id: MemberId;
@@ -156,7 +163,7 @@ export class MemberProcess implements Station {
     if (persist !== undefined) this.#items.push({ persist });
     for (const effect of effects) {
       const pairRevision = effect.kind === 'report' ? (this.#pairRevisions.get(effect.member) ?? 0) : 0;
-      this.#items.push({ effect, pairRevision });
+      this.#items.push({ effect, pairRevision, cause: event.kind });
     }
     this.#drain();
   }
@@ -208,7 +215,7 @@ export class MemberProcess implements Station {
     }
     this.#around.carryOut(this, item.effect, (effect) => {
       this.#around.trace(this.id, () => `-> ${describe(effect)}`);
-      this.#do(effect, item.pairRevision);
+      this.#do(effect, item);
     });
   }
 
@@ -224,15 +231,22 @@ export class MemberProcess implements Station {
     });
   }
 
+  /** What a host writes may be copied to who did not follow; what else differs is known when a session begins. */
+  #setBits({ member, ranges }: Extract<Effect, { kind: 'set-bits' }>, cause: EventBody['kind']): void {
+    const blocks = this.disk.setBits(member, ranges, true);
+    if (!['start', 'configure', 'link-up', 'allocated'].includes(cause)) this.#around.written(blocks);
+  }
+
   #forgetUnsettled(): void {
     for (const key of [...this.disk.journal.keys()]) {
       if (!key.startsWith(`${this.#life}/`)) this.disk.journal.delete(key);
     }
     this.disk.hasLostCache = false;
     if (this.disk.durable?.role === 'secondary') this.#around.madeWhole(this.id);
+    else this.#around.goesOn(this);
   }
 
-  #do(effect: Effect, pairRevision: number): void {
+  #do(effect: Effect, { pairRevision, cause }: EffectItem): void {
     switch (effect.kind) {
       case 'apply':
         this.#works.apply(
@@ -263,7 +277,7 @@ export class MemberProcess implements Station {
         this.#works.unmark(effect.token, effect.extents);
         return;
       case 'set-bits':
-        this.disk.setBits(effect.member, effect.ranges, true);
+        this.#setBits(effect, cause);
         return;
       case 'clear-bits':
         this.disk.setBits(effect.member, effect.ranges, false);
@@ -292,7 +306,6 @@ export class MemberProcess implements Station {
         this.#around.directory.answered(this, effect.token, effect.isRefused);
         return;
       case 'serve':
-        if (effect.hosts === 'here') this.#around.serving(this, effect.epoch);
         this.door.serve(effect.epoch, effect.hosts);
         return;
       case 'told':

@@ -208,11 +208,12 @@ export class Link {
     this.#toPrimary.post(() => {
       if (!this.#isPrimaryOpen) return;
       this.#isUp = true;
+      const { hasLostCache, unsettled, alone } = welcome;
       this.#source.receive(this.#name('primary'), {
         kind: 'link-up',
         to: this.#to,
         session: this.#session,
-        ...welcome,
+        ...{ hasLostCache, unsettled, alone },
       });
     });
   }

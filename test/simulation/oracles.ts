@@ -75,6 +75,7 @@ export class Oracles {
     if (other !== undefined && other !== by) {
       throw this.#violation(`one epoch: ${other} and ${by} have both answered in epoch ${epoch}`);
     }
+    if (kind === 'admitted') return;
     if (kind !== 'read') {
       if (epoch > this.#newestAnswered) [this.#newestAnswered, this.#newestBy] = [epoch, by];
     } else if (epoch < this.#newestAnswered && !isForsaken) {

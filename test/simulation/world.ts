@@ -14,13 +14,13 @@ import type { Connection, HostRequest } from './door.ts';
 import { Faults } from './faults.ts';
 import { History } from './history.ts';
 import { Host, type HostWorld } from './host.ts';
-import { blockOf, HOT_SECTORS } from './layout.ts';
+import { BLOCK_BYTES, blockOf, HOT_SECTORS } from './layout.ts';
 import { MemberDisk } from './member-disk.ts';
 import { MemberProcess, type ProcessPace, type ReplicaLike, type Surroundings } from './member-process.ts';
 import { type Mutant, mutate } from './mutants.ts';
 import { Network } from './network.ts';
 import { knownDifferences, Oracles } from './oracles.ts';
-import { makeReplica } from './replicas.ts';
+import { anyLimits, type Limits, makeReplica } from './replicas.ts';
 import { Scheduler } from './scheduler.ts';
 
 export interface RunOptions {
@@ -84,6 +84,7 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
   readonly #members = new Map<MemberId, Member>();
   readonly #passages = new Map<string, Connection>();
   readonly #pace: ProcessPace;
+  readonly #limits: Limits;
   #ids = 0;
   #tokens = 0;
   /** Whoever answers in an epoch before this one has been forsaken by a person. */
@@ -99,6 +100,7 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
       diskMs: scheduler.chance(0.2) ? 20 : 1,
       persistMs: scheduler.chance(0.2) ? 100 : 5,
     };
+    this.#limits = anyLimits(scheduler);
     this.network.delays.lateChance = scheduler.chance(0.3) ? 0.05 : 0.003;
     const copies = Array.from({ length: 1 + scheduler.random.below(4) }, () => this.makeCopy());
     copies[0] = { ...copies[0]!, role: 'primary', pair: 'simplex', reason: null };
@@ -260,7 +262,7 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
   // --- what members need -------------------------------------------------------------------------------------
 
   makeReplica(by: MemberProcess): ReplicaLike {
-    const replica = makeReplica(by.id);
+    const replica = makeReplica(by.id, this.#limits);
     const { mutant } = this.#options;
     return mutant === undefined ? replica : mutate(replica, by, mutant);
   }
@@ -286,16 +288,17 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
 
   served(by: MemberProcess, epoch: number, kind: string): void {
     this.statistics.answers++;
+    this.goesOn(by);
     this.oracles.served(by.id, epoch, kind, this.isForsaken(epoch));
   }
 
-  serving(by: MemberProcess, epoch: number): void {
+  goesOn(by: MemberProcess): void {
     const member = this.#members.get(by.id);
     if (member?.isTainted !== true) return;
     if ((member.disk.durable?.mayBeInStep ?? []).length > 0 && !by.isToldToGoOn) {
-      throw this.violation(`I14: ${by.id} serves without what it had not flushed, and others may have it`);
+      throw this.violation(`I14: ${by.id} goes on without what it had not flushed, and others may have it`);
     }
-    this.trace(by.id, () => `serves epoch ${epoch} without what it had not flushed`);
+    this.trace(by.id, () => 'goes on without what it had not flushed');
     this.history.license(HOT_SECTORS, false);
     this.madeWhole(by.id);
   }
@@ -304,6 +307,10 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
     const member = this.#members.get(id);
     if (member === undefined) return;
     member.isTainted = false;
+  }
+
+  written(blocks: number): void {
+    this.oracles.copyableBytes += blocks * BLOCK_BYTES;
   }
 
   copied(_by: MemberProcess, range: Range): void {
