@@ -109,10 +109,9 @@ const FAULTS: Record<string, Fault> = {
   },
   slowNetwork(world) {
     const { delays } = world.network;
-    const usualMs = delays.usualMs;
     delays.usualMs = world.scheduler.between(5, 200);
     world.scheduler.after(world.scheduler.between(300, 3_000), () => {
-      delays.usualMs = usualMs;
+      delays.usualMs = 1;
     });
   },
   gatewayCrash(world) {

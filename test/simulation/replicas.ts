@@ -11,7 +11,7 @@ export type Limits = Partial<ReplicaLimits>;
 /** Of one run. Volumes are small, and what bounds large ones is to be met in them, too. */
 export function anyLimits(scheduler: Scheduler): Limits {
   return {
-    pieceBytes: 4096 * (1 + scheduler.random.below(8)),
+    pieceBytes: 4096 * (4 + scheduler.random.below(60)),
     piecesInFlight: 1 + scheduler.random.below(4),
     flushBytes: scheduler.chance(0.5) ? 4096 * 4 : 1024 * 1024,
     hotExtentsMax: scheduler.chance(0.5) ? 2 : 1024,
