@@ -48,6 +48,8 @@ export const GroupConfig = z.object({
   primary: RealVolumeId,
   /** The primary before has handed over, or there was none: there is no lease to wait out. */
   isHandedOver: z.boolean(),
+  /** The primary was made so by force, though the record did not say duplex: what it knows of the others counts for nothing. */
+  isForced: z.boolean().optional(),
   members: z.array(GroupMember).min(1).max(16),
 });
 export type GroupConfig = z.infer<typeof GroupConfig>;

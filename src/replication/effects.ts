@@ -9,6 +9,8 @@
  *  4. Every effect that names an answering event is answered by exactly one such event, later, unless the process ends. Links are
  *     answered by `link-up` and `link-down`; messages may be lost only together with their link, and then all behind them, too.
  *  5. `nowMs` is of a monotonic clock that goes on while the process is stopped.
+ *  6. What `start` tells as `unsettled`, and `hasLostCache`, is told again by every later start until `forget-unsettled`. Tokens
+ *     count anew in each process: `settle` never means what was begun by an earlier one. A flush that has failed is a lost cache for the next start.
  */
 
 import type { SuspendReason } from '../control-protocol/catalog.ts';
@@ -77,7 +79,11 @@ export type Event = {
       readonly unsettled: readonly Range[];
       readonly lacks: ReadonlyMap<MemberId, readonly Range[]>;
       readonly hasLostCache: boolean;
+      /** All extents that the activity log has marked; those that nobody tells of here stay marked. */
+      readonly marked?: readonly number[];
     }
+  /** This member's own real volume has grown. */
+  | { readonly kind: 'resized'; readonly sizeBytes: number }
   /** The directory's word. Answered by the effect `configured`. */
   | { readonly kind: 'configure'; readonly token: Token; readonly config: GroupConfig }
   /** The directory: let `epoch` begin elsewhere (I16). Answered by `handed-over`. */
@@ -147,11 +153,15 @@ export type Effect =
     }
   /** These operations are settled: their ranges need not be known after a crash any more. */
   | { readonly kind: 'settle'; readonly tokens: readonly Token[] }
+  /** What `start` told as unsettled, and a lost cache, need not be known any more. */
+  | { readonly kind: 'forget-unsettled' }
   | { readonly kind: 'admit'; readonly token: Token }
   | { readonly kind: 'answer'; readonly token: Token; readonly error: RequestError | undefined }
+  /** A request that was held here is to go to the member that `serve` has named; nothing of it has been done. */
+  | { readonly kind: 'forward'; readonly token: Token }
   /** Durably. -> marked */
   | { readonly kind: 'mark'; readonly token: Token; readonly extents: readonly number[] }
-  /** After data and bitmaps have been flushed. -> unmarked */
+  /** After data and bitmaps have been flushed, also when no extent is named: then that is what it is for. -> unmarked */
   | { readonly kind: 'unmark'; readonly token: Token; readonly extents: readonly number[] }
   | { readonly kind: 'set-bits'; readonly member: MemberId; readonly ranges: readonly Range[] }
   | { readonly kind: 'clear-bits'; readonly member: MemberId; readonly ranges: readonly Range[] }
@@ -169,7 +179,7 @@ export type Effect =
     }
   /** To the directory: is the epoch still that? -> renewed */
   | { readonly kind: 'renew'; readonly token: Token; readonly epoch: number }
-  /** To the directory: this primary has lost its page cache (I14). */
+  /** To the directory: this primary has lost its page cache (I14), and goes on only if the `renew` behind this is granted. */
   | { readonly kind: 'give-way'; readonly epoch: number }
   | {
       readonly kind: 'configured';

@@ -1,0 +1,177 @@
+/**
+ * Marks: which extents the activity log has to have marked, durably, before something in them is written; and when that may be taken back.
+ *
+ * Invariants
+ * 1. Work is begun only when all of its extents are hot: marked durably, and not being unmarked.
+ * 2. An extent is unmarked only while no work in it is unsettled, and after data and bitmaps have been flushed (the driver does).
+ * 3. One `unmark` at a time. About `hotExtentsMax` extents stay marked; more only while work is in them, or until the next tick.
+ */
+
+import type { Range } from '../peer-protocol/messages.ts';
+import type { Core } from './core.ts';
+import { EXTENT_BYTES } from './limits.ts';
+import type { Work } from './work.ts';
+
+interface Extent {
+  readonly number: number;
+  state: 'marking' | 'hot' | 'unmarking';
+  /** Unsettled work in it. */
+  active: number;
+  usedMs: number;
+  waiting: Work[] | undefined;
+}
+
+export class Marks {
+  readonly #core: Core;
+  readonly #extents = new Map<number, Extent>();
+  #isUnmarking = false;
+  #sweptMs = 0;
+
+  constructor(core: Core) {
+    this.#core = core;
+  }
+
+  /** Marked by an earlier process. */
+  start(extents: readonly number[]): void {
+    for (const number of extents) this.#add(number, 'hot');
+  }
+
+  extents(): number[] {
+    return [...this.#extents.keys()];
+  }
+
+  /** Whether it may begin; if not, its owner is told when. */
+  enter(work: Work): boolean {
+    work.isMarked = true;
+    if (work.length === 0) return true;
+    const last = Math.floor((work.offset + work.length - 1) / EXTENT_BYTES);
+    let cold: number[] | undefined;
+    for (let number = Math.floor(work.offset / EXTENT_BYTES); number <= last; number++) {
+      let extent = this.#extents.get(number);
+      if (extent === undefined) {
+        extent = this.#add(number, 'marking');
+        cold ??= [];
+        cold.push(number);
+      }
+      extent.active += 1;
+      extent.usedMs = this.#core.nowMs;
+      if (extent.state === 'hot') continue;
+      work.cold += 1;
+      extent.waiting ??= [];
+      extent.waiting.push(work);
+    }
+    if (cold !== undefined) this.#mark(cold);
+    return work.cold === 0;
+  }
+
+  /** It is settled, or will not be begun. */
+  leave(work: Work): void {
+    if (!work.isMarked) return;
+    work.isMarked = false;
+    this.#leaveRange(work);
+  }
+
+  /** These extents are marked already, and stay so until `release`. */
+  hold(ranges: readonly Range[]): void {
+    for (const range of ranges) {
+      for (const number of extentsOf(range)) {
+        const extent = this.#extents.get(number) ?? this.#add(number, 'hot');
+        extent.active += 1;
+      }
+    }
+  }
+
+  release(ranges: readonly Range[]): void {
+    for (const range of ranges) this.#leaveRange(range);
+  }
+
+  /** At every tick. `isNeeded` is whether anybody is there for whom extents are marked. */
+  sweep(isNeeded: boolean): void {
+    const { nowMs, limits } = this.#core;
+    const isFull = this.#extents.size > limits.hotExtentsMax;
+    if (this.#isUnmarking || (!isFull && nowMs - this.#sweptMs < Math.min(limits.idleMs, 1000))) return;
+    this.#sweptMs = nowMs;
+    const idle: Extent[] = [];
+    const unused: Extent[] = [];
+    for (const extent of this.#extents.values()) {
+      if (extent.active > 0 || extent.state !== 'hot') continue;
+      if (!isNeeded || nowMs - extent.usedMs >= limits.idleMs) idle.push(extent);
+      else if (isFull) unused.push(extent);
+    }
+    const more = this.#extents.size - idle.length - Math.floor((limits.hotExtentsMax * 3) / 4);
+    if (isFull && more > 0) {
+      unused.sort((a, b) => a.usedMs - b.usedMs || a.number - b.number);
+      idle.push(...unused.slice(0, more));
+    }
+    if (idle.length > 0) this.#unmark(idle);
+  }
+
+  /** `then`: data and bitmaps of this member have been flushed. */
+  flush(then: () => void): void {
+    const token = this.#core.unmarked.ask(then);
+    this.#core.emit({ kind: 'unmark', token, extents: [] });
+  }
+
+  #add(number: number, state: Extent['state']): Extent {
+    const extent: Extent = { number, state, active: 0, usedMs: this.#core.nowMs, waiting: undefined };
+    this.#extents.set(number, extent);
+    return extent;
+  }
+
+  #leaveRange(range: Range): void {
+    if (range.length === 0) return;
+    const last = Math.floor((range.offset + range.length - 1) / EXTENT_BYTES);
+    for (let number = Math.floor(range.offset / EXTENT_BYTES); number <= last; number++) {
+      const extent = this.#extents.get(number) as Extent;
+      extent.active -= 1;
+    }
+  }
+
+  #mark(extents: readonly number[]): void {
+    const token = this.#core.marked.ask(() => this.#marked(extents));
+    this.#core.emit({ kind: 'mark', token, extents });
+  }
+
+  #marked(extents: readonly number[]): void {
+    const hot: Work[] = [];
+    for (const number of extents) {
+      const extent = this.#extents.get(number) as Extent;
+      extent.state = 'hot';
+      for (const work of extent.waiting ?? []) {
+        work.cold -= 1;
+        if (work.cold === 0) hot.push(work);
+      }
+      extent.waiting = undefined;
+    }
+    for (const work of hot) work.owner.hot(work);
+  }
+
+  #unmark(extents: readonly Extent[]): void {
+    this.#isUnmarking = true;
+    for (const extent of extents) extent.state = 'unmarking';
+    const token = this.#core.unmarked.ask(() => this.#unmarked(extents));
+    this.#core.emit({ kind: 'unmark', token, extents: extents.map(({ number }) => number) });
+  }
+
+  #unmarked(extents: readonly Extent[]): void {
+    this.#isUnmarking = false;
+    const wanted: number[] = [];
+    for (const extent of extents) {
+      if (extent.active === 0) {
+        this.#extents.delete(extent.number);
+      } else {
+        extent.state = 'marking';
+        wanted.push(extent.number);
+      }
+    }
+    if (wanted.length > 0) this.#mark(wanted);
+  }
+}
+
+function extentsOf({ offset, length }: Range): number[] {
+  const numbers: number[] = [];
+  if (length === 0) return numbers;
+  const last = Math.floor((offset + length - 1) / EXTENT_BYTES);
+  for (let number = Math.floor(offset / EXTENT_BYTES); number <= last; number++) numbers.push(number);
+  return numbers;
+}

@@ -1,0 +1,382 @@
+/**
+ * Replica: one member of a copy group. Events in, effects out (effects.ts); SPEC.md has the rules. `step` is the one way in: here roles
+ * begin and end, and epochs rise.
+ *
+ * Invariants
+ * 1. At most one of `primary` and `secondary` is there; neither before the first configuration, nor while a newer epoch is known without
+ *    its configuration to one that was primary.
+ * 2. The durable epoch never becomes smaller (I10).
+ */
+
+import type { GroupConfig } from '../control-protocol/copy-groups.ts';
+import { assert } from '../model/errors.ts';
+import type { MemberId } from '../peer-protocol/messages.ts';
+import { Core } from './core.ts';
+import type { DurableState, Effect, Event, Output, Request, Token } from './effects.ts';
+import { Journal } from './journal.ts';
+import { Lacks } from './lacks.ts';
+import { DEFAULT_LIMITS, type ReplicaLimits } from './limits.ts';
+import { Marks } from './marks.ts';
+import { type HandingOver, type HeldRequest, type PairView, Primary } from './primary.ts';
+import { Secondary } from './secondary.ts';
+import type { Keep } from './writes.ts';
+
+export type ReplicaOptions = { readonly id: MemberId } & Partial<ReplicaLimits>;
+
+export interface ReplicaView {
+  readonly role: 'primary' | 'secondary';
+  readonly epoch: number;
+  readonly revision: number;
+  /** Of a primary: whether it serves hosts, as far as the directory and its lease let it. */
+  readonly serving: boolean;
+  readonly pairs: readonly PairView[];
+}
+
+type EventOf<K extends Event['kind']> = Extract<Event, { kind: K }>;
+type Hosts = Extract<Effect, { kind: 'serve' }>['hosts'];
+
+export class Replica {
+  readonly #core: Core;
+  readonly #keep: Keep;
+  #primary: Primary | undefined;
+  #secondary: Secondary | undefined;
+  #hosts: Hosts = 'hold';
+  /** Requests that came while hosts are held. */
+  #held: HeldRequest[] = [];
+  /** It was primary in this life, and hosts that came then are served through. */
+  #wasHandedOver = false;
+  #role = 'none';
+
+  constructor({ id, ...limits }: ReplicaOptions) {
+    const core = new Core(id, { ...DEFAULT_LIMITS, ...limits });
+    const marks = new Marks(core);
+    this.#core = core;
+    this.#keep = { core, marks, journal: new Journal(core, marks), lacks: new Lacks(core) };
+  }
+
+  step(event: Event): Output {
+    this.#core.begin(event.nowMs);
+    this.#dispatch(event);
+    this.#primary?.run();
+    this.#secondary?.run();
+    return this.#core.end();
+  }
+
+  /** Whether a read may be answered from here, this instant. */
+  servesNow(nowMs: number): boolean {
+    return this.#primary?.servesNow(nowMs) === true;
+  }
+
+  view(): ReplicaView {
+    if (!this.#core.hasDurable)
+      return { role: 'secondary', epoch: 0, revision: 0, serving: false, pairs: [] };
+    const { epoch, config } = this.#core.durable;
+    return {
+      role: this.#primary === undefined ? 'secondary' : 'primary',
+      epoch,
+      revision: config.revision,
+      serving: this.#primary?.isServing === true,
+      pairs: this.#primary?.views() ?? [],
+    };
+  }
+
+  #dispatch(event: Event): void {
+    const core = this.#core;
+    switch (event.kind) {
+      case 'applied': {
+        const work = this.#keep.journal.applied(event.token);
+        work.owner.applied(work, event.error);
+        break;
+      }
+      case 'from-secondary':
+        this.#primary?.links.message(event.from, event.session, event.message);
+        break;
+      case 'from-primary':
+        this.#secondary?.message(event.session, event.message);
+        break;
+      case 'request':
+        this.#request(event.token, event.request);
+        break;
+      case 'tick':
+        this.#keep.journal.tellSettled();
+        this.#primary?.tick();
+        this.#keep.marks.sweep(core.hasDurable && core.durable.config.members.length > 1);
+        break;
+      case 'marked':
+        core.marked.answer(event.token);
+        break;
+      case 'unmarked':
+        core.unmarked.answer(event.token);
+        break;
+      case 'range-read':
+        core.rangeRead.answer(event.token, event.pieces);
+        break;
+      case 'allocated':
+        core.allocated.answer(event.token, event.ranges);
+        break;
+      case 'reported':
+        core.reported.answer(event.token, event.outcome);
+        break;
+      case 'renewed':
+        core.renewed.answer(event.token, event.outcome);
+        break;
+      case 'resized':
+        this.#keep.lacks.grow(event.sizeBytes);
+        break;
+      default:
+        this.#dispatchRare(event);
+    }
+  }
+
+  #dispatchRare(
+    event: EventOf<
+      | 'start'
+      | 'configure'
+      | 'hand-over'
+      | 'link-up'
+      | 'link-refused'
+      | 'link-down'
+      | 'hello'
+      | 'session-ended'
+    >,
+  ): void {
+    switch (event.kind) {
+      case 'start':
+        this.#start(event);
+        break;
+      case 'configure':
+        this.#configure(event.token, event.config);
+        break;
+      case 'hand-over':
+        if (this.#primary !== undefined) this.#primary.handOver(event);
+        else this.#core.emit({ kind: 'handed-over', token: event.token, isRefused: true });
+        break;
+      case 'link-up': {
+        const { to, session, hasLostCache, unsettled, alone } = event;
+        this.#primary?.links.linkUp(to, session, hasLostCache, unsettled, alone);
+        break;
+      }
+      case 'link-refused':
+        this.#primary?.links.linkRefused(event.to, event.session, event.code, event.epoch);
+        break;
+      case 'link-down':
+        this.#primary?.links.linkDown(event.to, event.session);
+        break;
+      case 'hello':
+        this.#hello(event);
+        break;
+      case 'session-ended':
+        this.#secondary?.ended(event.session);
+        break;
+    }
+  }
+
+  // ── start and configuration ──────────────────────────────────────────────────────────────────────────────
+
+  #start({ durable, unsettled, lacks, hasLostCache, marked }: EventOf<'start'>): void {
+    this.#keep.marks.start(marked ?? []);
+    this.#keep.journal.start(unsettled, hasLostCache);
+    if (durable === undefined) return;
+    this.#core.recall(durable);
+    this.#keep.lacks.grow(durable.config.sizeBytes);
+    this.#keep.lacks.start(lacks);
+    const { role, config, epoch } = durable;
+    if (role === 'secondary') this.#serveAsSecondary('started');
+    else if (config.epoch === epoch) this.#serveAsPrimary('started');
+    else this.#serve('refuse');
+  }
+
+  #configure(token: Token, config: GroupConfig): void {
+    const core = this.#core;
+    const known = core.hasDurable ? core.durable : undefined;
+    const isMember = config.members.some(({ realVolume }) => realVolume === core.id);
+    const answer = (isRefused: boolean): void => {
+      core.emit({ kind: 'configured', token, epoch: core.hasDurable ? core.durable.epoch : 0, isRefused });
+    };
+    if (!isMember || (known !== undefined && config.epoch < known.epoch)) {
+      answer(true);
+      return;
+    }
+    if (known === undefined || config.revision > known.config.revision) this.#reconfigure(known, config);
+    answer(false);
+  }
+
+  #reconfigure(known: DurableState | undefined, told: GroupConfig): void {
+    const { id } = this.#core;
+    const isNewEpoch = known === undefined || told.epoch > known.config.epoch;
+    // Once the lease before has been waited out, it has been.
+    const isHandedOver = told.isHandedOver || (!isNewEpoch && known.config.isHandedOver);
+    const config = { ...told, isHandedOver };
+    const role = config.primary === id ? 'primary' : 'secondary';
+    const before = known?.config;
+    this.#keep.lacks.grow(config.sizeBytes);
+    if (role === 'primary' && this.#primary !== undefined && known !== undefined && !isNewEpoch) {
+      const lacksAll = lacksAllOf(known, config, id);
+      const isMember = (member: MemberId): boolean => config.members.some((of) => of.realVolume === member);
+      this.#core.change({ config, lacksAll, mayBeInStep: known.mayBeInStep.filter(isMember) });
+      this.#primary.configure(before ?? config, config);
+      return;
+    }
+    this.#endPrimary(role === 'primary' ? 'hold' : 'refuse');
+    const isOfOther = this.#secondary?.source !== config.primary;
+    if (known === undefined || config.epoch > known.epoch || isOfOther) this.#secondary?.fence(config.epoch);
+    const isEqual = known?.role === 'secondary' && known.isEqual;
+    const isKnowing = known?.role === 'primary' || isEqual;
+    const mayBeInStep = config.members.flatMap(({ realVolume, pair }) =>
+      role === 'primary' && realVolume !== id && pair === 'duplex' ? [realVolume] : [],
+    );
+    const lacksAll =
+      role === 'primary' && (!isKnowing || config.isForced === true)
+        ? config.members.map(({ realVolume }) => realVolume).filter((member) => member !== id)
+        : lacksAllOf(known, config, id);
+    this.#core.save({ config, epoch: config.epoch, role, mayBeInStep, lacksAll, isEqual });
+    for (const member of this.#keep.lacks.members()) {
+      if (!config.members.some(({ realVolume }) => realVolume === member)) this.#keep.lacks.forget(member);
+    }
+    if (role === 'primary') this.#serveAsPrimary('told');
+    else this.#serveAsSecondary('told');
+  }
+
+  // ── roles ────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #serveAsPrimary(cause: string): void {
+    const { config } = this.#core.durable;
+    this.#secondary = undefined;
+    this.#wasHandedOver = false;
+    this.#primary = new Primary({
+      ...this.#keep,
+      mustWait: !config.isHandedOver,
+      stale: (epoch) => this.#deposed(epoch),
+      drained: (handOver) => this.#handedOver(handOver),
+    });
+    this.#told('primary', cause);
+    this.#serve('here');
+    const held = this.#held;
+    this.#held = [];
+    for (const { token, request } of held) this.#primary.request(token, request);
+  }
+
+  #serveAsSecondary(cause: string): void {
+    if (this.#secondary === undefined) this.#told('secondary', cause);
+    this.#secondary ??= new Secondary(this.#keep);
+    const { primary, epoch } = this.#core.durable.config;
+    // Whoever has handed over serves through, to the primary of now.
+    const isThrough = this.#hosts === 'hold' || typeof this.#hosts === 'object';
+    const isKnown = epoch === this.#core.durable.epoch;
+    if (isThrough && isKnown && this.#wasHandedOver) this.#serve({ through: primary });
+    else if (!isThrough || !this.#wasHandedOver) this.#serve('refuse');
+    this.#letGo();
+  }
+
+  /** Ends it; what it held is held, or told to look elsewhere. */
+  #endPrimary(hosts: 'hold' | 'refuse'): void {
+    const primary = this.#primary;
+    if (primary === undefined) return;
+    this.#primary = undefined;
+    this.#held = primary.end();
+    this.#wasHandedOver = false;
+    this.#hosts = hosts;
+    if (hosts === 'refuse') this.#letGo();
+  }
+
+  /** There is a newer epoch, and this member was primary. */
+  #deposed(epoch: number): void {
+    const { durable } = this.#core;
+    this.#endPrimary('refuse');
+    this.#core.change({ epoch: Math.max(durable.epoch, epoch === 0 ? durable.config.epoch + 1 : epoch) });
+    this.#told('deposed', 'there is a newer epoch');
+    this.#serve('refuse');
+  }
+
+  #handedOver({ token, epoch }: HandingOver): void {
+    this.#endPrimary('hold');
+    this.#keep.journal.tellSettled();
+    this.#core.change({ epoch, role: 'secondary', isEqual: true, mayBeInStep: [] });
+    this.#wasHandedOver = true;
+    this.#secondary = new Secondary(this.#keep);
+    this.#told('secondary', 'handed over');
+    this.#serve('hold');
+    this.#core.emit({ kind: 'handed-over', token, isRefused: false });
+  }
+
+  #hello({ session, source, epoch, sizeBytes }: EventOf<'hello'>): void {
+    const core = this.#core;
+    const refuse = (code: Extract<Effect, { kind: 'refuse' }>['code']): void => {
+      core.emit({ kind: 'refuse', session, code, epoch: core.hasDurable ? core.durable.epoch : 0 });
+    };
+    if (!core.hasDurable) {
+      refuse('unknown');
+      return;
+    }
+    const { durable } = core;
+    const isOther = durable.config.epoch === epoch && durable.config.primary !== source;
+    if (epoch < durable.epoch) refuse('stale-epoch');
+    else if (source === core.id || isOther || (this.#primary !== undefined && epoch === durable.epoch)) {
+      refuse('unknown');
+    } else if (sizeBytes > this.#keep.lacks.sizeBytes) refuse('size');
+    else {
+      if (epoch > durable.epoch || durable.role === 'primary') this.#raise(epoch);
+      assert(this.#secondary !== undefined, 'whoever takes a session is secondary');
+      this.#secondary.hello(session, source);
+    }
+  }
+
+  /** A primary of a newer epoch has come before the directory has told of it. */
+  #raise(epoch: number): void {
+    const { role, isEqual } = this.#core.durable;
+    this.#secondary?.fence(epoch);
+    this.#endPrimary('refuse');
+    const isStillEqual = role === 'secondary' && isEqual;
+    this.#core.change({ epoch, role: 'secondary', isEqual: isStillEqual, mayBeInStep: [] });
+    this.#serveAsSecondary('a primary of a newer epoch');
+  }
+
+  // ── hosts ────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #request(token: Token, request: Request): void {
+    if (this.#primary !== undefined) {
+      this.#primary.request(token, request);
+      return;
+    }
+    this.#held.push({ token, request });
+    if (this.#hosts !== 'hold' || this.#held.length > this.#core.limits.heldMax) this.#letGo();
+  }
+
+  /** What is held, and will not be served here, goes where hosts are told to go. */
+  #letGo(): void {
+    if (this.#hosts === 'hold' && this.#held.length <= this.#core.limits.heldMax) return;
+    const held = this.#held;
+    this.#held = [];
+    for (const { token } of held) {
+      if (typeof this.#hosts === 'object') this.#core.emit({ kind: 'forward', token });
+      else this.#core.emit({ kind: 'answer', token, error: 'shutdown' });
+    }
+  }
+
+  #serve(hosts: Hosts): void {
+    this.#hosts = hosts;
+    this.#core.emit({ kind: 'serve', epoch: this.#core.durable.epoch, hosts });
+  }
+
+  #told(to: string, cause: string): void {
+    const { epoch } = this.#core.durable;
+    const from = this.#role;
+    this.#role = to;
+    this.#core.emit({ kind: 'told', what: { kind: 'role', from, to, epoch, cause } });
+  }
+}
+
+/** Members that this one has not heard of before lack everything. */
+function lacksAllOf(known: DurableState | undefined, config: GroupConfig, id: MemberId): MemberId[] {
+  const before = known?.config.members ?? [];
+  const lacksAll = known?.lacksAll ?? [];
+  return config.members
+    .map(({ realVolume }) => realVolume)
+    .filter((member) => {
+      if (member === id) return false;
+      if (lacksAll.includes(member)) return true;
+      // Of its primary a secondary learns from sessions.
+      if (member === config.primary) return false;
+      return !before.some(({ realVolume }) => realVolume === member);
+    });
+}
