@@ -85,8 +85,8 @@ export class Marks {
     for (const range of ranges) this.#leaveRange(range);
   }
 
-  /** At every tick. `isNeeded` is whether anybody is there for whom extents are marked. */
-  sweep(isNeeded: boolean): void {
+  /** At every tick. */
+  sweep(): void {
     const { nowMs, limits } = this.#core;
     const isFull = this.#extents.size > limits.hotExtentsMax;
     if (this.#isUnmarking || (!isFull && nowMs - this.#sweptMs < Math.min(limits.idleMs, 1000))) return;
@@ -95,7 +95,7 @@ export class Marks {
     const unused: Extent[] = [];
     for (const extent of this.#extents.values()) {
       if (extent.active > 0 || extent.state !== 'hot') continue;
-      if (!isNeeded || nowMs - extent.usedMs >= limits.idleMs) idle.push(extent);
+      if (nowMs - extent.usedMs >= limits.idleMs) idle.push(extent);
       else if (isFull) unused.push(extent);
     }
     const more = this.#extents.size - idle.length - Math.floor((limits.hotExtentsMax * 3) / 4);

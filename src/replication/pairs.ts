@@ -12,7 +12,15 @@ import { assert } from '../model/errors.ts';
 import type { MemberId, Range, RefusalCode, SecondaryMessage } from '../peer-protocol/messages.ts';
 import { Copier } from './copier.ts';
 import type { Token } from './effects.ts';
-import { type Link, newLink, type Pair, type PairEvent, type PairState, RECORDED_AS } from './pair.ts';
+import {
+  type Link,
+  newLink,
+  type Pair,
+  type PairEvent,
+  type PairState,
+  RECORDED_AS,
+  type RecordedState,
+} from './pair.ts';
 import { Telling } from './telling.ts';
 import type { Keep, Writes } from './writes.ts';
 
@@ -33,6 +41,8 @@ export class Pairs {
   readonly #copier: Copier;
   readonly #telling: Telling;
   #isOver = false;
+  /** Connections are made: what is unsettled has been put into what others lack (I12). */
+  #isOpen = false;
   /** No new pieces: the primary hands over. */
   isPaused = false;
 
@@ -60,6 +70,7 @@ export class Pairs {
 
   /** Connects to all who are wanted. */
   open(): void {
+    this.#isOpen = true;
     for (const pair of [...this.#pairs]) {
       pair.sinceAwakeMs = this.#options.core.awakeMs;
       if (!pair.isWanted && pair.state === 'connecting') this.lose(pair, 'asked', 'asked for');
@@ -85,7 +96,11 @@ export class Pairs {
       if (link?.isUp === true) this.#lookAfter(pair, link);
       else if (link !== undefined && core.awakeMs - link.sinceAwakeMs > core.limits.connectMs) {
         this.#notConnected(pair, 'unreachable', 'no connection in time');
-      } else if (pair.state === 'connecting' && core.awakeMs - pair.sinceAwakeMs > core.limits.connectMs) {
+      } else if (
+        this.#isOpen &&
+        pair.state === 'connecting' &&
+        core.awakeMs - pair.sinceAwakeMs > core.limits.connectMs
+      ) {
         this.lose(pair, 'unreachable', 'not there in time');
       }
       this.#connectIfDue(pair);
@@ -107,8 +122,29 @@ export class Pairs {
     this.#connectIfDue(pair);
   }
 
+  /** What the record says now. It may have changed without a report that is known of: one that was given up can be recorded later. */
+  recordSays(pair: Pair, recorded: RecordedState | undefined): void {
+    if (
+      pair.isReporting ||
+      (pair.state !== 'duplex' && pair.state !== 'equalizing' && pair.state !== 'copying')
+    )
+      return;
+    pair.recorded = recorded;
+    pair.isReportDue = recorded !== RECORDED_AS[pair.state];
+    this.#report(pair);
+  }
+
+  /** Nobody can take over from a primary that has lost its cache: what those lack that may be in step, nobody knows. */
+  giveUpOthers(): void {
+    for (const pair of this.#pairs) {
+      if (pair.state === 'connecting')
+        this.lose(pair, 'unreachable', 'the primary goes on without its cache');
+    }
+  }
+
   add(pair: Pair): void {
     this.#pairs.push(pair);
+    this.#writes.added(pair);
     this.#telling.added(pair.member);
     this.#connectIfDue(pair);
   }
@@ -134,10 +170,11 @@ export class Pairs {
     if (pair?.link === undefined || pair.link.isUp) return;
     const { core, lacks } = this.#options;
     pair.link.isUp = true;
-    lacks.addAll(member, unsettled);
-    const bytes = lacks.addAll(member, alone);
-    if (bytes > 0) core.emit({ kind: 'told', what: { kind: 'discarded', member, bytes } });
     const lacksAll = core.durable.lacksAll.includes(member);
+    // Who lacks everything is zeroed first: there is nothing to be merged.
+    if (!lacksAll) lacks.addAll(member, unsettled);
+    const bytes = lacksAll ? bytesOf(alone) : lacks.addAll(member, alone);
+    if (bytes > 0) core.emit({ kind: 'told', what: { kind: 'discarded', member, bytes } });
     if (pair.state === 'connecting' && (hasLostCache || lacksAll)) {
       this.lose(pair, 'failed', hasLostCache ? 'its cache is lost' : 'it lacks everything');
       return;
@@ -281,7 +318,7 @@ export class Pairs {
 
   #connectIfDue(pair: Pair): void {
     const { core } = this.#options;
-    if (pair.link !== undefined || !pair.isWanted || core.nowMs < pair.retryAtMs) return;
+    if (!this.#isOpen || pair.link !== undefined || !pair.isWanted || core.nowMs < pair.retryAtMs) return;
     if (pair.state !== 'suspended' && pair.state !== 'connecting') return;
     const session = core.newToken();
     pair.link = newLink(session, core.awakeMs);
@@ -400,4 +437,8 @@ export class Pairs {
     if (before === 'equalizing') this.#telling.calledEqual(pair, link);
     this.#options.changed();
   }
+}
+
+function bytesOf(ranges: readonly Range[]): number {
+  return ranges.reduce((sum, { length }) => sum + length, 0);
 }

@@ -179,8 +179,10 @@ export class Primary {
     for (const member of config.members) {
       if (member.realVolume === this.#options.core.id) continue;
       const pair = this.#keeper.find(member.realVolume);
-      if (pair !== undefined) this.#keeper.want(pair, member.wanted === 'following');
-      else this.#keeper.add(this.#newPair(member));
+      if (pair !== undefined) {
+        this.#keeper.recordSays(pair, member.pair === 'simplex' ? undefined : member.pair);
+        this.#keeper.want(pair, member.wanted === 'following');
+      } else this.#keeper.add(this.#newPair(member));
     }
     for (const { realVolume } of before.members) {
       const pair = this.#keeper.find(realVolume);
@@ -206,7 +208,7 @@ export class Primary {
   tick(): void {
     const { core } = this.#options;
     if (this.#phase === 'waiting' && core.nowMs >= this.#waitUntilMs) this.#waited();
-    if (this.#phase === 'waiting' || this.#phase === 'open') this.#keeper.tick();
+    if (this.#phase !== 'draining') this.#keeper.tick();
     if (this.#isOver) return;
     this.#renew();
     if (core.durable.config.fence === 'status') {
@@ -314,8 +316,8 @@ export class Primary {
       if (outcome === 'stale-epoch') this.#options.stale(0);
       if (outcome !== 'granted') return;
       this.#lease.granted(sentMs);
-      // Granted although it gives way: nobody can take over.
-      if (isGivingWay && this.#phase === 'giving-way') this.#connect();
+      // Granted although it gives way: nobody can take over. It goes on when the record calls nobody duplex any more.
+      if (isGivingWay && this.#phase === 'giving-way') this.#keeper.giveUpOthers();
       this.#changed();
     });
     if (isGivingWay) core.emit({ kind: 'give-way', epoch });

@@ -100,7 +100,7 @@ export class Replica {
       case 'tick':
         this.#keep.journal.tellSettled();
         this.#primary?.tick();
-        this.#keep.marks.sweep(core.hasDurable && core.durable.config.members.length > 1);
+        this.#keep.marks.sweep();
         break;
       case 'marked':
         core.marked.answer(event.token);

@@ -184,14 +184,19 @@ export class Session implements Owner {
     return true;
   }
 
-  /** Who does not differ lacks nothing; and of who does, what the primary has told is all. */
+  /** Who does not differ lacks nothing; of who does, what the primary has told is all. Of others the primary has not heard yet. */
   #forgetEqual(): void {
     const { core, lacks } = this.#keep;
     const differing = this.#differing ?? [];
-    for (const member of lacks.members()) if (!differing.includes(member)) lacks.forget(member);
+    for (const member of lacks.members()) {
+      const isKnown = member === this.source || this.#told.has(member);
+      if (isKnown && !differing.includes(member)) lacks.forget(member);
+    }
     const { lacksAll, isEqual } = core.durable;
     const still = lacksAll.filter(
-      (member) => differing.includes(member) && this.#told.get(member) !== 'ranges',
+      (member) =>
+        member !== this.source &&
+        (!this.#told.has(member) || (differing.includes(member) && this.#told.get(member) === 'everything')),
     );
     if (!isEqual || still.length < lacksAll.length) core.change({ isEqual: true, lacksAll: still });
   }

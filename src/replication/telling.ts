@@ -86,8 +86,11 @@ export class Telling {
     const work = this.#writes.newMessage(pair.member, (isDone) => {
       if (isDone) then();
     });
-    for (const member of this.#differing(pair)) {
-      const lists = core.durable.lacksAll.includes(member) ? [undefined] : lacks.lists(member);
+    for (const { member, isDiffering } of this.#pairs) {
+      if (member === pair.member) continue;
+      // Also of who lacks nothing: a member that is not told of is one that this primary has not heard of.
+      const isAll = core.durable.lacksAll.includes(member);
+      const lists = isAll ? [undefined] : isDiffering ? lacks.lists(member) : [[]];
       for (const ranges of lists) {
         this.#writes.send(pair, link, work, (seq, confirmed) => ({
           kind: 'lacks',

@@ -141,6 +141,13 @@ export class Writes implements Owner {
     for (const work of blocked) this.release(work);
   }
 
+  /** A member is new: what has been begun without it may be missing there. */
+  added(pair: Pair): void {
+    for (const work of this.#live) {
+      if (work.isStarted && work.kind === 'change') this.#lacks.add(pair.member, work);
+    }
+  }
+
   /** The fence `status`: what waits for the record, or behind such a thing, fails. */
   failWaiting(pairs: readonly Pair[]): void {
     for (const pair of pairs) for (const work of pair.blocked) this.#answer(work, 'io');
@@ -210,7 +217,7 @@ export class Writes implements Owner {
       else work.locked?.();
     } else if (work.isDropped) {
       this.#finish(work);
-    } else if (this.#pairs.length === 0 || this.#marks.enter(work)) {
+    } else if (this.#marks.enter(work)) {
       this.#start(work, work.operation as Operation);
     }
   }
