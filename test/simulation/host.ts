@@ -19,6 +19,8 @@ export interface HostWorld {
   violation(text: string): Error;
   /** Who is primary, by what the directory would say if it could be heard. */
   look(host: string): { readonly epoch: number; readonly primary: MemberId } | undefined;
+  /** When the rules last allowed to lose what had been answered and not flushed. */
+  readonly licensedMs: number;
   /** Answers of this epoch are nothing that can be relied upon: a failover has been forced, and it does not know yet. */
   isForsaken(epoch: number): boolean;
 }
@@ -31,6 +33,12 @@ interface Task {
   readonly startedMs: number;
   readonly write: WriteEntry | undefined;
   sentBy: Connection | undefined;
+}
+
+interface Answer {
+  readonly error: RequestError | undefined;
+  readonly values: readonly number[];
+  readonly saidMs: number;
 }
 
 interface Path {
@@ -206,8 +214,10 @@ export class Host {
         request: task.request,
         sectors: task,
         reply: (error, values) => {
-          // What is refused is refused whoever hears it; the rest happened when it was said, not when it was heard.
-          network.scheduler.after(network.delayMs(), () => this.#answered(task, path, error, values));
+          const saidMs = this.#nowMs;
+          network.scheduler.after(network.delayMs(), () => {
+            this.#answered(task, path, { error, values, saidMs });
+          });
         },
       });
     });
@@ -221,7 +231,8 @@ export class Host {
     });
   }
 
-  #answered(task: Task, path: Path, error: RequestError | undefined, values: readonly number[]): void {
+  #answered(task: Task, path: Path, answer: Answer): void {
+    const { error } = answer;
     if (this.#world.network.isCut(path.member, this.name)) {
       this.#broken(path);
       return;
@@ -234,12 +245,12 @@ export class Host {
       return;
     }
     this.#tasks.delete(task.id);
-    const answer = error ?? (task.request.kind === 'read' ? values.join(' ') : 'done');
-    this.#world.trace(this.name, () => `has ${task.id} answered: ${answer}`);
-    this.#record(task, path, error, values);
+    const text = error ?? (task.request.kind === 'read' ? answer.values.join(' ') : 'done');
+    this.#world.trace(this.name, () => `has ${task.id} answered: ${text}`);
+    this.#record(task, path, answer);
   }
 
-  #record(task: Task, path: Path, error: RequestError | undefined, values: readonly number[]): void {
+  #record(task: Task, path: Path, { error, values, saidMs }: Answer): void {
     const { history } = this.#world;
     const isForsaken = this.#world.isForsaken(path.connection.epoch);
     if (error !== undefined || isForsaken) {
@@ -249,6 +260,8 @@ export class Host {
     if (task.write !== undefined) {
       const isDurable = task.request.kind !== 'flush' && task.request.kind !== 'read' && task.request.fua;
       history.answer(task.write, this.#nowMs, isDurable);
+      // It may have been lost since, where that is allowed.
+      if (saidMs <= this.#world.licensedMs) history.license(sectorsFrom(task), false);
     } else if (task.request.kind === 'flush') history.flushed(task.startedMs);
     else {
       for (const [index, value] of values.entries()) {
@@ -261,4 +274,8 @@ export class Host {
       }
     }
   }
+}
+
+function sectorsFrom({ first, end }: Task): number[] {
+  return Array.from({ length: end - first }, (_, index) => first + index);
 }

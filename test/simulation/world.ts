@@ -80,6 +80,7 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
   readonly hosts: Host[] = [];
   readonly lines: string[] = [];
   readonly statistics: Statistics = { answers: 0, epochs: 0, faults: {} };
+  licensedMs = Number.NEGATIVE_INFINITY;
   readonly #options: RunOptions;
   readonly #members = new Map<MemberId, Member>();
   readonly #passages = new Map<string, Connection>();
@@ -300,6 +301,7 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
     }
     this.trace(by.id, () => 'goes on without what it had not flushed');
     this.history.license(HOT_SECTORS, false);
+    this.licensedMs = this.scheduler.nowMs;
     this.madeWhole(by.id);
   }
 
