@@ -164,7 +164,8 @@ export class Session implements Owner {
     }
     const before = this.#isBearing ? this.#differing : undefined;
     const more = others.filter((member) => before?.includes(member) !== true);
-    const unsettled = more.length > 0 ? journal.ranges() : [];
+    // Also what is not applied yet: it waits for its mark.
+    const unsettled = more.length > 0 ? [...journal.ranges(), ...this.#changes()] : [];
     for (const member of more) lacks.addAll(member, unsettled);
     this.#differing = others;
     this.#isBearing = true;
@@ -184,6 +185,11 @@ export class Session implements Owner {
     return true;
   }
 
+  /** Changes of this session that are not settled. */
+  #changes(): Range[] {
+    return this.#works.flatMap((work) => (work?.kind === 'change' && !work.isSettled ? [rangeOf(work)] : []));
+  }
+
   /** Who does not differ lacks nothing; of who does, what the primary has told is all. Of others the primary has not heard yet. */
   #forgetEqual(): void {
     const { core, lacks } = this.#keep;
@@ -200,6 +206,10 @@ export class Session implements Owner {
     );
     if (!isEqual || still.length < lacksAll.length) core.change({ isEqual: true, lacksAll: still });
   }
+}
+
+function rangeOf({ offset, length }: Range): Range {
+  return { offset, length };
 }
 
 function operationOf(message: Extract<OperationMessage, Range>): Operation {
