@@ -18,7 +18,7 @@ export interface HostWorld {
   trace(who: string, what: () => string): void;
   violation(text: string): Error;
   /** Who is primary, by what the directory would say if it could be heard. */
-  look(host: string): { readonly epoch: number; readonly primary: MemberId } | undefined;
+  look(host: string): View | undefined;
   /** When the rules last allowed to lose what had been answered and not flushed. */
   readonly licensedMs: number;
   /** Answers of this epoch are nothing that can be relied upon: a failover has been forced, and it does not know yet. */
@@ -33,6 +33,13 @@ interface Task {
   readonly startedMs: number;
   readonly write: WriteEntry | undefined;
   sentBy: Connection | undefined;
+}
+
+interface View {
+  readonly epoch: number;
+  readonly primary: MemberId;
+  /** The primary before serves through what it has in hand. */
+  readonly isHandedOver: boolean;
 }
 
 interface Answer {
@@ -60,8 +67,9 @@ export class Host {
   readonly #habits: HostHabits;
   #tasks = new Map<number, Task>();
   #path: Path | undefined;
-  #view: { readonly epoch: number; readonly primary: MemberId } | undefined;
+  #view: View | undefined;
   #count = 0;
+  readonly #arrivals = new WeakMap<MemberProcess, number>();
   #notBeforeMs = 0;
   isWorking = false;
 
@@ -191,21 +199,35 @@ export class Host {
     for (const task of this.#tasks.values()) this.#send(task);
   }
 
+  #isOld({ connection }: Path): boolean {
+    return connection.epoch !== this.#view?.epoch;
+  }
+
+  /**
+   * After a hand-over the primary before answers what it was sent: sending that again before would have it done twice, and the
+   * second time perhaps behind something newer.
+   */
+  #isDraining({ connection }: Path): boolean {
+    if (this.#view?.isHandedOver !== true || this.#view.epoch !== connection.epoch + 1) return false;
+    for (const { sentBy } of this.#tasks.values()) if (sentBy === connection) return true;
+    return false;
+  }
+
   #leave(): void {
     const path = this.#path;
     if (path === undefined) return;
     this.#path = undefined;
     const { network } = this.#world;
-    const lateMs = network.isCut(this.name, path.member) ? 3_000 : network.delayMs();
-    network.scheduler.after(lateMs, () => path.process.door.closed(path.connection));
+    const lateMs = network.isCut(this.name, path.member) ? 3_000 : 0;
+    this.#arrive(path, lateMs, () => path.process.door.closed(path.connection));
   }
 
   #send(task: Task): void {
     const path = this.#path;
-    if (path === undefined || task.sentBy === path.connection) return;
+    if (path === undefined || this.#isOld(path) || task.sentBy === path.connection) return;
     task.sentBy = path.connection;
     const { network } = this.#world;
-    network.scheduler.after(network.delayMs(), () => {
+    this.#arrive(path, 0, () => {
       if (!path.process.isAlive) return;
       if (network.isCut(this.name, path.member)) return this.#broken(path);
       if (!path.connection.isOpen) return;
@@ -221,6 +243,15 @@ export class Host {
         },
       });
     });
+  }
+
+  /** What this gateway says to one process arrives in its order. */
+  #arrive({ process }: Path, delayMs: number, action: () => void): void {
+    const { network } = this.#world;
+    const nowMs = this.#nowMs;
+    const atMs = Math.max(nowMs + delayMs + network.delayMs(), this.#arrivals.get(process) ?? 0);
+    this.#arrivals.set(process, atMs);
+    network.scheduler.after(atMs - nowMs, action);
   }
 
   /** A connection that is cut stalls; somebody gives it up after a while. */

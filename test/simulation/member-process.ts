@@ -117,7 +117,8 @@ export class MemberProcess implements Station {
   }
 
   servesNow(): boolean {
-    return this.#replica.servesNow(this.nowMs);
+    // What the rules have decided last counts only when it is durable.
+    return !this.#isPersisting && this.#replica.servesNow(this.nowMs);
   }
 
   receive(source: string, event: EventBody): void {

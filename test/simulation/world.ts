@@ -379,11 +379,12 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
     this.oracles.look(this.scheduler.nowMs);
   }
 
-  look(host: string): { readonly epoch: number; readonly primary: MemberId } | undefined {
+  look(host: string): ReturnType<HostWorld['look']> {
     const { directory, network } = this;
     if (!directory.isUp || network.isCut('directory', host) || network.isCut(host, 'directory'))
       return undefined;
-    return { epoch: directory.segment.epoch, primary: directory.primary };
+    const { epoch, isHandedOver } = directory.segment;
+    return { epoch, primary: directory.primary, isHandedOver };
   }
 
   isForsaken(epoch: number): boolean {
