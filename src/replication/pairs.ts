@@ -174,7 +174,9 @@ export class Pairs {
     // Who lacks everything is zeroed first: there is nothing to be merged.
     if (!lacksAll) lacks.addAll(member, unsettled);
     const bytes = lacksAll ? bytesOf(alone) : lacks.addAll(member, alone);
-    if (bytes > 0) core.emit({ kind: 'told', what: { kind: 'discarded', member, bytes } });
+    // A member that knows nothing of this one calls everything its own.
+    if (bytes > 0 && bytesOf(alone) < lacks.sizeBytes)
+      core.emit({ kind: 'told', what: { kind: 'discarded', member, bytes } });
     if (pair.state === 'connecting' && (hasLostCache || lacksAll)) {
       this.lose(pair, 'failed', hasLostCache ? 'its cache is lost' : 'it lacks everything');
       return;

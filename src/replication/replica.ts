@@ -375,8 +375,8 @@ function lacksAllOf(known: DurableState | undefined, config: GroupConfig, id: Me
     .filter((member) => {
       if (member === id) return false;
       if (lacksAll.includes(member)) return true;
-      // Of its primary a secondary learns from sessions.
-      if (member === config.primary) return false;
+      // A new member has nothing that its primary could lack.
+      if (known === undefined && member === config.primary) return false;
       return !before.some(({ realVolume }) => realVolume === member);
     });
 }

@@ -44,7 +44,10 @@ export class Session implements Owner {
     this.#keep = keep;
     const { core, journal, lacks } = keep;
     this.#old = journal.snapshot();
-    const isAll = core.durable.lacksAll.includes(source);
+    const { lacksAll, config } = core.durable;
+    // What this member has forgotten is in the lacks of those whom it knew.
+    const isKnown = config.members.some(({ realVolume }) => realVolume === source);
+    const isAll = lacksAll.includes(source) || !isKnown;
     const alone = isAll ? [{ offset: 0, length: lacks.sizeBytes }] : [...lacks.missing(source).ranges()];
     const { hasLostCache } = journal;
     core.emit({ kind: 'welcome', session: id, hasLostCache, unsettled: journal.ranges(), alone });
