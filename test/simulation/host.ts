@@ -186,8 +186,9 @@ export class Host {
 
   #mind(): void {
     const path = this.#path;
-    if (path !== undefined && (!path.process.isAlive || path.connection.epoch !== this.#view?.epoch))
+    if (path !== undefined && (!path.process.isAlive || (this.#isOld(path) && !this.#isDraining(path)))) {
       this.#leave();
+    }
     if (this.#path !== undefined || this.#view === undefined || this.#nowMs < this.#notBeforeMs) return;
     const { epoch, primary } = this.#view;
     const process = this.#world.process(primary);
