@@ -7,6 +7,8 @@
  *  2. Every segment has exactly one primary; all inner borders are multiples of 4,096.
  *  3. A real volume belongs to one segment of one volume.
  *  4. An epoch never becomes smaller.
+ *  5. The copies of a segment are on different storage systems. A primary's pair is `simplex`, a secondary's is not; only what
+ *     is suspended has a reason.
  */
 
 import { z } from 'zod';
@@ -19,6 +21,7 @@ import {
   GroupName,
   HttpUrl,
   Identity,
+  InterfaceName,
   OperationId,
   RealVolumeId,
   SiteName,
@@ -60,6 +63,8 @@ export const CopyRecord = z.object({
   reason: SuspendReason.nullable().default(null),
   /** `suspended`: a person wants no copying for now. */
   wanted: z.enum(['following', 'suspended']).default('following'),
+  /** Counts what has been recorded of the pair: a report that knows an older one does not make it `duplex`. */
+  pairRevision: z.int().min(0).default(0),
   mode: z.enum(['normal', 'through', 'pending', 'migrating']),
   accessKey: AccessKey,
   /** Path of the raw file on its storage system; null until it has been made. */
@@ -74,6 +79,10 @@ export const SegmentRecord = z.object({
   epoch: Epoch,
   /** The primary of the epoch has taken over from one that handed over, or is the first: no lease has to be waited out. */
   isHandedOver: z.boolean().default(true),
+  /** A person has forced the primary of the epoch, though it was not promotable: what it knows of the others counts for nothing. */
+  isForced: z.boolean().default(false),
+  /** It has, or had, more than one copy: its members are told the group that they are. */
+  isGrouped: z.boolean().default(false),
   copies: z.array(CopyRecord).min(1),
 });
 export type SegmentRecord = z.infer<typeof SegmentRecord>;
@@ -128,18 +137,47 @@ export type ErrorBody = z.infer<typeof ErrorBody>;
 
 export const OperationRecord = z.object({
   id: OperationId,
-  kind: z.enum(['create-volume', 'resize-volume', 'delete-volume']),
+  kind: z.enum([
+    'create-volume',
+    'resize-volume',
+    'delete-volume',
+    'add-copy',
+    'remove-copy',
+    'suspend-copy',
+    'resync-copy',
+    'switch-copy',
+    'failover-copy',
+  ]),
   volume: VolumeName,
   /** `undoing`: it failed, and takes back what it had begun. */
   state: z.enum(['running', 'undoing', 'done', 'failed']),
   /** The step that comes next; names differ by kind. */
   step: z.string(),
   input: z.record(z.string(), Json),
+  /** What there is to say of it when it is done, as `handOverMs` of a switch. */
+  result: z.record(z.string(), Json).nullable().default(null),
   error: ErrorBody.nullable(),
   createdAt: Instant,
   finishedAt: Instant.nullable(),
 });
 export type OperationRecord = z.infer<typeof OperationRecord>;
+
+/** Where a host is attached. */
+export const InterfaceRecord = z.object({
+  name: InterfaceName,
+  /** Nearest first. */
+  sites: z.array(SiteName).min(1).max(64),
+});
+export type InterfaceRecord = z.infer<typeof InterfaceRecord>;
+
+/** A consistency group: volumes whose writes share one order. */
+export const GroupRecord = z.object({
+  name: GroupName,
+  transfer: z.enum(['sync', 'async']),
+  fence: z.enum(['never', 'status', 'data']),
+  createdAt: Instant,
+});
+export type GroupRecord = z.infer<typeof GroupRecord>;
 
 /** Something that happened; `id` counts from 1 without gaps. */
 export const EventRecord = z.object({

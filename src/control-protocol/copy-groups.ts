@@ -7,7 +7,9 @@
  *     GET  /real-volumes/:id/group                      GroupView
  *   directory
  *     POST /pairs                        PairReport     Recorded       409 `stale-epoch`: another member is primary
+ *                                                       `conflict`: it knows an older revision of the pair, or the member is not wanted
  *     POST /leases                       LeaseRequest   LeaseAnswer
+ *     POST /discards                     DiscardReport  204            an event
  */
 
 import { z } from 'zod';
@@ -27,6 +29,8 @@ export const GroupMember = z.object({
   pair: PairState,
   /** `suspended`: a person wants no copying for now. */
   wanted: z.enum(['following', 'suspended']),
+  /** Of the pair's record; the primary's next report of the pair says the highest that it knows. */
+  pairRevision: z.int().min(0),
 });
 export type GroupMember = z.infer<typeof GroupMember>;
 
@@ -62,6 +66,7 @@ export const PairView = z.object({
   /** Since the process began. */
   copiedBytes: Bytes,
 });
+export type PairView = z.infer<typeof PairView>;
 export const GroupView = z.object({
   realVolume: RealVolumeId,
   epoch: Epoch,
@@ -80,16 +85,36 @@ export const PairReport = z.object({
   member: RealVolumeId,
   pair: PairState.exclude(['simplex']),
   reason: SuspendReason.nullable(),
+  /**
+   * The highest that the primary has been told of the pair, by a GroupConfig or by `Recorded`, when it sends this.
+   * A report that says duplex with an older one than the record's is refused as `conflict`: it may have been held up on its way, and its
+   * sender may have reported `suspended` since.
+   */
+  pairRevision: z.int().min(0),
 });
 export type PairReport = z.infer<typeof PairReport>;
-export const Recorded = z.object({ revision: z.int() });
+/** `pairRevision`: of the pair, from now on. */
+export const Recorded = z.object({ revision: z.int(), pairRevision: z.int().min(0) });
+export type Recorded = z.infer<typeof Recorded>;
+
+/** What a member that came back had written alone, and has given up. */
+export const DiscardReport = z.object({
+  primary: RealVolumeId,
+  epoch: Epoch,
+  member: RealVolumeId,
+  bytes: Bytes,
+});
+export type DiscardReport = z.infer<typeof DiscardReport>;
 
 export const LeaseRequest = z.object({
   leases: z.array(z.object({ realVolume: RealVolumeId, epoch: Epoch })).max(10_000),
-  /** Primaries that have lost their page cache, and do not want to be primary. */
+  /**
+   * Primaries that have lost their page cache, and do not want to be primary; they are among `leases`, too: one that is granted
+   * is to go on, as nobody else can.
+   */
   givingWay: z.array(RealVolumeId).max(10_000),
 });
 export type LeaseRequest = z.infer<typeof LeaseRequest>;
-/** In the order of the request. */
+/** In the order of the request; false: it is not primary in that epoch any more. `unavailable` instead of an answer: ask again. */
 export const LeaseAnswer = z.object({ granted: z.array(z.boolean()) });
 export type LeaseAnswer = z.infer<typeof LeaseAnswer>;

@@ -12,6 +12,19 @@
  *   POST   /volumes/:name/repair                     RepairView          (takes back what has failed of its real volumes)
  *   GET    /volumes/:name/location?offset&length     Location[]
  *   GET    /volumes/:name/record                     VolumeRecord        (gateways: what the watch would bring)
+ *   POST   /volumes/:name/copies   AddCopy           202 OperationRecord
+ *   DELETE /volumes/:name/copies/:storage            202 OperationRecord
+ *   POST   /volumes/:name/copies/:storage/suspend    202 OperationRecord
+ *   POST   /volumes/:name/copies/:storage/resync     202 OperationRecord
+ *   POST   /volumes/:name/switch   SwitchCopy        202 OperationRecord (its result: handOverMs, serveMs)
+ *   POST   /volumes/:name/failover FailOver          202 OperationRecord
+ *   POST   /volumes/:name/login    Login             LoginView           (waits for the switch that it begins)
+ *   GET    /interfaces, /interfaces/:name            InterfaceRecord
+ *   PUT    /interfaces/:name       SetInterface      InterfaceRecord
+ *   DELETE /interfaces/:name                         204
+ *   GET    /groups, /groups/:name                    ConsistencyGroupView
+ *   POST   /groups                 CreateGroup       201 ConsistencyGroupView
+ *   POST   /pairs, /leases, /discards                copy-groups.ts
  *   GET    /operations, /operations/:id?waitMs       OperationRecord     (waits until finished, up to waitMs)
  *   GET    /storage, /storage/:name                  StorageView
  *   PUT    /storage/:name          StorageReport     Registered          (registers, and again every leaseMs / 3)
@@ -28,7 +41,9 @@ import {
   CopyRecord,
   ErrorBody,
   GatewayRecord,
+  GroupRecord,
   Instant,
+  InterfaceRecord,
   OperationRecord,
   StorageRecord,
   VolumeState,
@@ -36,8 +51,10 @@ import {
 import {
   Bytes,
   Epoch,
+  GatewayName,
   GroupName,
   Identity,
+  InterfaceName,
   OperationId,
   RealVolumeId,
   SiteName,
@@ -51,6 +68,10 @@ export const Failure = z.object({ error: ErrorBody });
 export const ClusterView = z.object({ clusterId: Identity, revision: z.int(), version: z.string() });
 export type ClusterView = z.infer<typeof ClusterView>;
 
+/** Of copies. */
+export const Transfer = z.enum(['sync', 'async']);
+export type Transfer = z.infer<typeof Transfer>;
+
 export const CreateVolume = z.object({
   name: VolumeName,
   sizeBytes: VolumeSize,
@@ -60,9 +81,74 @@ export const CreateVolume = z.object({
     .min(1)
     .max(1024)
     .optional(),
+  /** Storage systems that get one more copy each, of the whole volume. */
+  copies: z.array(StorageName).max(15).optional(),
+  transfer: Transfer.optional(),
   group: GroupName.optional(),
 });
 export type CreateVolume = z.infer<typeof CreateVolume>;
+
+export const AddCopy = z.object({ storage: StorageName, transfer: Transfer.optional() });
+export type AddCopy = z.infer<typeof AddCopy>;
+
+/** To the copy on a storage system, or, of each segment, to one in that site which is duplex. */
+export const SwitchCopy = z.union([
+  z.strictObject({ storage: StorageName }),
+  z.strictObject({ site: SiteName }),
+]);
+export type SwitchCopy = z.infer<typeof SwitchCopy>;
+
+export const FailOver = z.object({
+  storage: StorageName,
+  /** Also to a copy that is not duplex: what it lacks is lost. */
+  force: z.boolean().default(false),
+});
+export type FailOver = z.input<typeof FailOver>;
+
+/** By an interface: its sites, nearest first. By a gateway, automatically: its own site, unless hosts use the volume elsewhere. */
+export const Login = z.union([
+  z.strictObject({ interface: InterfaceName }),
+  z.strictObject({ gateway: GatewayName }),
+]);
+export type Login = z.infer<typeof Login>;
+
+/** Where to connect, and the site of the primary; when segments have theirs in several sites, that of the first. */
+export const LoginView = z.object({ uri: z.string(), site: SiteName, gateway: GatewayName });
+export type LoginView = z.infer<typeof LoginView>;
+
+export const SetInterface = InterfaceRecord.omit({ name: true });
+export type SetInterface = z.infer<typeof SetInterface>;
+
+export const CreateGroup = z.object({
+  name: GroupName,
+  transfer: Transfer,
+  journal: z.enum(['memory', 'volume']).optional(),
+  journalSizeBytes: Bytes.optional(),
+  fetch: z.enum(['push', 'pull']).optional(),
+  fence: z.enum(['never', 'status', 'data']).default('never'),
+});
+export type CreateGroup = z.input<typeof CreateGroup>;
+
+const Entries = z.int().min(0);
+export const ConsistencyGroupView = GroupRecord.extend({
+  /** How writes come to the secondaries' journals; null: without journal. */
+  fetch: z.enum(['push', 'pull']).nullable(),
+  journal: z.enum(['memory', 'volume']).nullable(),
+  volumes: z.array(VolumeName),
+  sequence: Entries,
+  /** One for each storage system that has secondaries. */
+  secondaries: z.array(
+    z.object({
+      storage: StorageName,
+      stored: Entries,
+      transferred: Entries,
+      applied: Entries,
+      discarded: Entries,
+      journal: z.object({ used: Bytes, size: Bytes }),
+    }),
+  ),
+});
+export type ConsistencyGroupView = z.infer<typeof ConsistencyGroupView>;
 
 export const ResizeVolume = z.object({
   sizeBytes: VolumeSize,
@@ -84,7 +170,7 @@ export type VolumeSummary = z.infer<typeof VolumeSummary>;
 
 const Lag = z.object({ entries: z.int(), bytes: Bytes, seconds: z.number() });
 
-export const CopyView = CopyRecord.omit({ accessKey: true }).extend({
+export const CopyView = CopyRecord.omit({ accessKey: true, pairRevision: true }).extend({
   site: SiteName,
   reason: z.string().nullable().describe('why it is not as it should be, in words; null: it is'),
   outOfSyncBytes: Bytes,
@@ -180,11 +266,16 @@ export type GatewayView = z.infer<typeof GatewayView>;
 export const StatusView = z.object({
   clusterId: Identity,
   revision: z.int(),
-  /** `degraded`: something below is offline or has failed. */
+  /** `degraded`: something below is offline, has failed or is suspended. */
   health: z.enum(['ok', 'degraded']),
   storage: z.array(StorageView),
   gateways: z.array(GatewayView),
-  volumes: z.object({ count: z.int(), bytes: Bytes, notReady: z.array(VolumeName) }),
+  volumes: z.object({
+    count: z.int(),
+    bytes: Bytes,
+    notReady: z.array(VolumeName),
+    suspended: z.array(VolumeName).default([]).describe('those with a copy that should follow, and does not'),
+  }),
   operations: z.array(OperationRecord).describe('those that are not finished'),
 });
 export type StatusView = z.infer<typeof StatusView>;

@@ -4,27 +4,43 @@ import { z } from 'zod';
 import {
   EventRecord,
   InformationChange,
+  InterfaceRecord,
   OperationRecord,
   SecondInformation,
   VolumeRecord,
 } from './catalog.ts';
 import {
+  type DiscardReport,
+  LeaseAnswer,
+  type LeaseRequest,
+  type PairReport,
+  Recorded,
+} from './copy-groups.ts';
+import {
+  type AddCopy,
   ClusterView,
+  ConsistencyGroupView,
+  type CreateGroup,
   type CreateVolume,
+  type FailOver,
   type GatewayReport,
   GatewayView,
   Location,
+  type Login,
+  LoginView,
   Registered,
   RepairView,
   type ResizeVolume,
+  type SetInterface,
   StatusView,
   type StorageReport,
   StorageView,
+  type SwitchCopy,
   VolumeSummary,
   VolumeView,
 } from './directory-api.ts';
 import { HttpClient, pathOf } from './http-client.ts';
-import type { GatewayName, OperationId, StorageName, VolumeName } from './names.ts';
+import type { GatewayName, GroupName, InterfaceName, OperationId, StorageName, VolumeName } from './names.ts';
 
 /** What the watch brings: everything first, then what changes. */
 export type WatchMessage =
@@ -35,6 +51,8 @@ export type WatchMessage =
 const WAIT_MS = 5_000;
 /** A volume can have many real volumes, which are looked at one after the other. */
 const REPAIR_MS_MAX = 60_000;
+/** A log-in may wait for a switch. */
+const LOGIN_MS_MAX = 60_000;
 
 export class DirectoryClient {
   readonly url: string;
@@ -86,6 +104,76 @@ export class DirectoryClient {
 
   location(name: VolumeName, range: { offset?: number; length?: number }): Promise<Location[]> {
     return this.#http.call(z.array(Location), 'GET', pathOf('volumes', name, 'location'), { query: range });
+  }
+
+  addCopy(name: VolumeName, body: AddCopy): Promise<OperationRecord> {
+    return this.#http.call(OperationRecord, 'POST', pathOf('volumes', name, 'copies'), { body });
+  }
+
+  removeCopy(name: VolumeName, storage: StorageName): Promise<OperationRecord> {
+    return this.#http.call(OperationRecord, 'DELETE', pathOf('volumes', name, 'copies', storage));
+  }
+
+  suspendCopy(name: VolumeName, storage: StorageName): Promise<OperationRecord> {
+    const path = pathOf('volumes', name, 'copies', storage, 'suspend');
+    return this.#http.call(OperationRecord, 'POST', path);
+  }
+
+  resyncCopy(name: VolumeName, storage: StorageName): Promise<OperationRecord> {
+    return this.#http.call(OperationRecord, 'POST', pathOf('volumes', name, 'copies', storage, 'resync'));
+  }
+
+  switchCopy(name: VolumeName, body: SwitchCopy): Promise<OperationRecord> {
+    return this.#http.call(OperationRecord, 'POST', pathOf('volumes', name, 'switch'), { body });
+  }
+
+  failOver(name: VolumeName, body: FailOver): Promise<OperationRecord> {
+    return this.#http.call(OperationRecord, 'POST', pathOf('volumes', name, 'failover'), { body });
+  }
+
+  /** Waits for the switch that it begins. */
+  login(name: VolumeName, body: Login, signal?: AbortSignal): Promise<LoginView> {
+    const options = { body, timeoutMs: LOGIN_MS_MAX, ...(signal && { signal }) };
+    return this.#http.call(LoginView, 'POST', pathOf('volumes', name, 'login'), options);
+  }
+
+  interfaces(): Promise<InterfaceRecord[]> {
+    return this.#http.call(z.array(InterfaceRecord), 'GET', '/interfaces');
+  }
+
+  setInterface(name: InterfaceName, body: SetInterface): Promise<InterfaceRecord> {
+    return this.#http.call(InterfaceRecord, 'PUT', pathOf('interfaces', name), { body });
+  }
+
+  removeInterface(name: InterfaceName): Promise<void> {
+    return this.#http.send('DELETE', pathOf('interfaces', name));
+  }
+
+  groups(): Promise<ConsistencyGroupView[]> {
+    return this.#http.call(z.array(ConsistencyGroupView), 'GET', '/groups');
+  }
+
+  group(name: GroupName): Promise<ConsistencyGroupView> {
+    return this.#http.call(ConsistencyGroupView, 'GET', pathOf('groups', name));
+  }
+
+  createGroup(body: CreateGroup): Promise<ConsistencyGroupView> {
+    return this.#http.call(ConsistencyGroupView, 'POST', '/groups', { body });
+  }
+
+  /** @throws ControlError stale-epoch: another member is primary; conflict: not now, as copy-groups.ts says */
+  reportPair(body: PairReport, signal?: AbortSignal): Promise<Recorded> {
+    const options = { body, ...(signal && { signal }) };
+    return this.#http.call(Recorded, 'POST', '/pairs', options);
+  }
+
+  renewLeases(body: LeaseRequest, signal?: AbortSignal): Promise<LeaseAnswer> {
+    const options = { body, ...(signal && { signal }) };
+    return this.#http.call(LeaseAnswer, 'POST', '/leases', options);
+  }
+
+  reportDiscard(body: DiscardReport): Promise<void> {
+    return this.#http.send('POST', '/discards', { body });
   }
 
   operation(id: OperationId, waitMs = 0): Promise<OperationRecord> {

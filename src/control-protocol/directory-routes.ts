@@ -1,24 +1,33 @@
 /** The routes of directory-api.ts, as the server checks them and OpenAPI shows them. */
 
 import { z } from 'zod';
-import { EventRecord, OperationRecord, VolumeRecord } from './catalog.ts';
+import { EventRecord, InterfaceRecord, OperationRecord, VolumeRecord } from './catalog.ts';
+import { DiscardReport, LeaseAnswer, LeaseRequest, PairReport, Recorded } from './copy-groups.ts';
 import {
+  AddCopy,
   ClusterView,
+  ConsistencyGroupView,
+  CreateGroup,
   CreateVolume,
+  FailOver,
   Failure,
   GatewayReport,
   GatewayView,
   Location,
+  Login,
+  LoginView,
   Registered,
   RepairView,
   ResizeVolume,
+  SetInterface,
   StatusView,
   StorageReport,
   StorageView,
+  SwitchCopy,
   VolumeSummary,
   VolumeView,
 } from './directory-api.ts';
-import { GatewayName, OperationId, StorageName, VolumeName } from './names.ts';
+import { GatewayName, GroupName, InterfaceName, OperationId, StorageName, VolumeName } from './names.ts';
 
 /** Longest wait for an operation to finish within one request. */
 export const WAIT_MS_MAX = 30_000;
@@ -35,6 +44,9 @@ const Switch = z
   .transform((text) => text !== 'false');
 
 const ofVolume = z.object({ name: VolumeName });
+const ofCopy = z.object({ name: VolumeName, storage: StorageName });
+const ofInterface = z.object({ name: InterfaceName });
+const ofGroup = z.object({ name: GroupName });
 const ofStorage = z.object({ name: StorageName });
 const ofGateway = z.object({ name: GatewayName });
 const ofOperation = z.object({ id: OperationId });
@@ -45,6 +57,7 @@ function answers<Body extends z.ZodType>(body: Body) {
   return { 200: body, ...failures };
 }
 
+const nothing = { 204: z.undefined(), ...failures };
 const begins = { 202: OperationRecord, ...failures };
 
 export const directoryRoutes = {
@@ -75,6 +88,68 @@ export const directoryRoutes = {
     summary: 'A volume as gateways are told of it',
     params: ofVolume,
     response: answers(VolumeRecord),
+  },
+  addCopy: {
+    summary: 'Add a copy of a volume on a storage system',
+    params: ofVolume,
+    body: AddCopy,
+    response: begins,
+  },
+  removeCopy: { summary: 'Remove a copy of a volume', params: ofCopy, response: begins },
+  suspendCopy: { summary: 'Let a copy not follow for now', params: ofCopy, response: begins },
+  resyncCopy: {
+    summary: 'Let a copy follow again: what it lacks is copied',
+    params: ofCopy,
+    response: begins,
+  },
+  switchCopy: {
+    summary: 'Make another copy the primary, without losing a write',
+    params: ofVolume,
+    body: SwitchCopy,
+    response: begins,
+  },
+  failOver: {
+    summary: 'Make another copy the primary when the primary is gone',
+    params: ofVolume,
+    body: FailOver,
+    response: begins,
+  },
+  login: {
+    summary: 'Where to connect; the nearest copy becomes primary',
+    params: ofVolume,
+    body: Login,
+    response: answers(LoginView),
+  },
+  interfaces: { summary: 'All interfaces', response: answers(z.array(InterfaceRecord)) },
+  interface: { summary: 'An interface', params: ofInterface, response: answers(InterfaceRecord) },
+  setInterface: {
+    summary: 'Say which sites are near an interface',
+    params: ofInterface,
+    body: SetInterface,
+    response: answers(InterfaceRecord),
+  },
+  removeInterface: { summary: 'Forget an interface', params: ofInterface, response: nothing },
+  groups: { summary: 'All groups', response: answers(z.array(ConsistencyGroupView)) },
+  group: { summary: 'A group', params: ofGroup, response: answers(ConsistencyGroupView) },
+  createGroup: {
+    summary: 'Create a group',
+    body: CreateGroup,
+    response: { 201: ConsistencyGroupView, ...failures },
+  },
+  reportPair: {
+    summary: 'A primary says how one of its pairs is',
+    body: PairReport,
+    response: answers(Recorded),
+  },
+  renewLeases: {
+    summary: 'A storage system asks whether its primaries may serve on',
+    body: LeaseRequest,
+    response: answers(LeaseAnswer),
+  },
+  reportDiscard: {
+    summary: 'A primary says what a member that came back has given up',
+    body: DiscardReport,
+    response: nothing,
   },
   operations: {
     summary: 'Operations under way, and the latest of those that have finished',

@@ -31,10 +31,14 @@ function plainName<Brand extends string>(what: string) {
     .string()
     .regex(
       /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/,
-      `the name of a ${what} has 1 to 63 letters, digits, ".", "_" and "-", and starts with a letter or digit`,
+      `the name of ${articleOf(what)} ${what} has 1 to 63 letters, digits, ".", "_" and "-", and starts with a letter or digit`,
     )
     .brand<Brand>()
-    .describe(`Name of a ${what}`);
+    .describe(`Name of ${articleOf(what)} ${what}`);
+}
+
+function articleOf(what: string): string {
+  return /^[aeiou]/.test(what) ? 'an' : 'a';
 }
 
 export const StorageName = plainName<'StorageName'>('storage system');
@@ -45,6 +49,9 @@ export const SiteName = plainName<'SiteName'>('site');
 export type SiteName = z.infer<typeof SiteName>;
 export const GroupName = plainName<'GroupName'>('group');
 export type GroupName = z.infer<typeof GroupName>;
+
+export const InterfaceName = plainName<'InterfaceName'>('interface');
+export type InterfaceName = z.infer<typeof InterfaceName>;
 
 /** A real volume, in the whole cluster: `rv-` and 16 hexadecimal digits. Also the stem of its file's name. */
 export const RealVolumeId = z

@@ -6,6 +6,7 @@
  *   PUT    /real-volumes/:id   MakeRealVolume  RealVolumeView   makes it; the same again is nothing, something else 409 `conflict`
  *   PATCH  /real-volumes/:id   ChangeRealVolume RealVolumeView  an older epoch is 409 `stale-epoch`
  *   DELETE /real-volumes/:id?force             204              `in-use` while connections use it, unless forced; gone already: 204
+ *   PUT, GET /real-volumes/:id/group, POST /real-volumes/:id/hand-over: copy-groups.ts
  *
  * A raised epoch is answered when every connection with an older one has been cut off and its writes have finished.
  */

@@ -2,16 +2,20 @@
  * The exports of a gateway: the virtual volumes that it knows, each under its own name. A volume's paths are opened when the
  * first host asks for it, and closed a moment after the last one has left.
  *
- *   (none)  -> opening   a host asks for a volume that may be used
+ *   (none)  -> opening   a host asks for a volume that may be used; if it has copies, the directory is asked first to have the
+ *                        nearest one be its primary (log-in)
  *   opening -> open      all paths are there; or -> (none), and the host is told why not
  *   open    -> (none)    nobody has used it for a moment; or it was deleted: its hosts are cut off
  *
  * Invariants
  *  1. There is one VirtualVolume of a volume at a time that hosts can come to: the fence between their connections is in it.
  *  2. One that is not in `#entries` any more is not given to anybody.
+ *  3. A log-in keeps no host from its volume: it is waited for LOG_IN_MS at most, and whatever it comes to, the volume is
+ *     opened, as it is known then. A switch that comes later is one like any other. A volume without copies waits for nobody.
  */
 
 import { isDeepStrictEqual } from 'node:util';
+import { pause } from '../base/pause.ts';
 import { VolumeName } from '../control-protocol/names.ts';
 import { VolumeError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
@@ -28,11 +32,15 @@ const LINGER_MS = 1_000;
 const UNUSED_MS = 2_000;
 /** How long a host waits for the directory's word on a name that is not known here. */
 const LOOK_MS = 2_000;
+/** How long the first host of a volume waits until the nearest copy is its primary. */
+const LOG_IN_MS = 2_000;
 
 export interface VolumeExportsOptions {
   readonly knowledge: Knowledge;
   /** Has the directory make a volume larger. @throws VolumeError */
   readonly grow: (name: VolumeName, sizeBytes: number) => Promise<void>;
+  /** Has the directory make the copy primary that is nearest to this gateway, if it may. Never rejects. */
+  readonly logIn: (name: VolumeName) => Promise<void>;
   readonly connections: number;
   readonly reconnectMs: number;
   readonly log: Log;
@@ -49,6 +57,21 @@ export interface Figures {
   volumes: number;
   heldRequests: number;
   readonly paths: Record<RemoteState, number>;
+  /** The same paths, by the storage system that each leads to. */
+  readonly pathsTo: Record<string, number>;
+  /** How often a path was led to another copy, epoch or address. */
+  moves: number;
+}
+
+export function noFigures(): Figures {
+  return {
+    hosts: 0,
+    volumes: 0,
+    heldRequests: 0,
+    paths: { connected: 0, reconnecting: 0, failed: 0, closed: 0 },
+    pathsTo: {},
+    moves: 0,
+  };
 }
 
 interface Entry {
@@ -65,6 +88,10 @@ interface Entry {
   lingerTimer: NodeJS.Timeout | undefined;
 }
 
+function hasCopies({ segments }: VolumePlan): boolean {
+  return segments.some(({ copies }) => copies.length > 1);
+}
+
 /** What LIST shows. */
 export function* readyVolumes(information: Information | undefined): Iterable<ExportEntry> {
   for (const name of information?.volumes.keys() ?? []) {
@@ -75,11 +102,13 @@ export function* readyVolumes(information: Information | undefined): Iterable<Ex
 export class VolumeExports implements ExportDirectory {
   readonly #options: VolumeExportsOptions;
   readonly #entries = new Map<string, Entry>();
+  readonly #logIns = new Map<string, Promise<void>>();
   readonly #closing = new Set<Promise<void>>();
   readonly #closingVolumes = new Set<VirtualVolume>();
   readonly #unsubscribe: () => void;
   #hosts: Hosts | undefined;
   #stopping = false;
+  #moves = 0;
 
   constructor(options: VolumeExportsOptions) {
     this.#options = options;
@@ -108,16 +137,14 @@ export class VolumeExports implements ExportDirectory {
   }
 
   figures(): Figures {
-    const figures: Figures = {
-      hosts: 0,
-      volumes: this.#entries.size,
-      heldRequests: 0,
-      paths: { connected: 0, reconnecting: 0, failed: 0, closed: 0 },
-    };
+    const figures: Figures = { ...noFigures(), volumes: this.#entries.size, moves: this.#moves };
     for (const { name, nbdExport, opening } of this.#entries.values()) {
       figures.hosts += this.hostsOf(name);
       figures.heldRequests += nbdExport?.volume.held ?? 0;
-      for (const { state } of nbdExport?.volume.paths ?? opening) figures.paths[state] += 1;
+      for (const { state, segment } of nbdExport?.volume.paths ?? opening) {
+        figures.paths[state] += 1;
+        figures.pathsTo[segment.storage] = (figures.pathsTo[segment.storage] ?? 0) + 1;
+      }
     }
     return figures;
   }
@@ -154,6 +181,10 @@ export class VolumeExports implements ExportDirectory {
       await this.#options.knowledge.freshLook(name, LOOK_MS);
       planning = this.#planOf(name);
     }
+    if (planning.kind === 'plan' && hasCopies(planning.plan) && !this.#entries.has(name)) {
+      await this.#logIn(name);
+      planning = this.#planOf(name);
+    }
     if (planning.kind === 'unknown' || this.#stopping) return undefined;
     if (planning.kind !== 'plan') throw new ExportRefused('policy', planning.reason);
     const entry = this.#entries.get(name) ?? this.#open(name, planning.plan);
@@ -163,6 +194,20 @@ export class VolumeExports implements ExportDirectory {
       if (!(error instanceof VolumeError)) throw error;
       throw new ExportRefused('shutdown', `volume ${name}: ${error.message}`, { cause: error });
     }
+  }
+
+  /** Hosts that come together wait for one log-in. */
+  async #logIn(name: VolumeName): Promise<void> {
+    let logIn = this.#logIns.get(name);
+    if (logIn === undefined) {
+      const deadline = new AbortController();
+      logIn = Promise.race([this.#options.logIn(name), pause(LOG_IN_MS, deadline.signal)]).finally(() => {
+        deadline.abort();
+        this.#logIns.delete(name);
+      });
+      this.#logIns.set(name, logIn);
+    }
+    await logIn;
   }
 
   #planOf(name: VolumeName): Planning {
@@ -180,6 +225,9 @@ export class VolumeExports implements ExportDirectory {
         log,
         grow: (sizeBytes) => grow(name, sizeBytes),
         onRefused: () => void knowledge.freshLook(name, LOOK_MS),
+        onMoved: () => {
+          this.#moves += 1;
+        },
       },
       (paths) => {
         waitingFor = paths;

@@ -102,6 +102,7 @@ function copyView(storage: string, realVolume: string | undefined) {
     role: 'primary',
     pair: 'simplex',
     reason: null,
+    wanted: 'following',
     mode: 'normal',
     outOfSyncBytes: 0,
     lag: { entries: 0, bytes: 0, seconds: 0 },
@@ -149,7 +150,7 @@ describe('what cannot be is refused at once, and leaves nothing', () => {
       code: 'not-found',
     });
     await expectNothingLeaked(directory, [storage]);
-    expect((await directory.status()).volumes).toEqual({ count: 1, bytes: MiB, notReady: [] });
+    expect((await directory.status()).volumes).toEqual({ count: 1, bytes: MiB, notReady: [], suspended: [] });
   });
 });
 
