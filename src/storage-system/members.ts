@@ -160,6 +160,13 @@ export class Members implements Groups {
     if (reason !== undefined) throw new ControlError('failed', `real volume ${id} has failed: ${reason}`);
   }
 
+  /** Those whose file is whole, and that cannot be used all the same. */
+  failed(): { realVolume: RealVolumeId; reason: string }[] {
+    const isWhole = (id: RealVolumeId) => this.#options.realVolumes.get(id)?.failure === null;
+    const broken = [...this.#broken].filter(([id]) => isWhole(id));
+    return broken.map(([realVolume, reason]) => ({ realVolume, reason }));
+  }
+
   // --- peers and hosts -------------------------------------------------------------------------------------
 
   /** A primary says hello. */
