@@ -2,9 +2,11 @@
  * Leases of primaries (replication/SPEC.md I11): a primary whose record says so may serve for another while. And primaries that have
  * lost their page cache (I14): another copy takes over where there is one.
  *
- *  1. Nothing is granted to who is asked to hand over, or has been failed over from.
+ *  1. What is not granted is over: who asks is no primary any more. So a primary that hands over keeps its lease until the record
+ *     has another one, which serves only when it has answered that it does not.
  *  2. A primary that wants to give way is told to go on, by granting, only when no copy in step can take over: at once when there is none,
- *     otherwise when its storage system has not come back for a while. Then an event says what that may cost.
+ *     otherwise when its storage system has not come back for a while. Then an event says what that may cost. Until then nothing is
+ *     answered: the whole request is refused as `unavailable`, and asked again.
  */
 
 import type { LeaseAnswer, LeaseRequest } from '../control-protocol/copy-groups.ts';
@@ -15,7 +17,6 @@ import { leaseHolds, primaryOf, secondariesOf } from '../replication/group-rules
 import type { Catalog } from './catalog.ts';
 import { type CopyRequests, successorsOf } from './copy-requests.ts';
 import { type Place, placeOf } from './group-configs.ts';
-import { MoveInput } from './records.ts';
 
 /** How long a storage system with a copy in step may take to come back, after a power cut that has hit all. */
 const RETURN_MS = 10_000;
@@ -43,28 +44,27 @@ export class GroupLeases {
     this.#options = options;
   }
 
+  /** @throws ControlError unavailable */
   async answer({ leases, givingWay }: LeaseRequest): Promise<LeaseAnswer> {
     if (givingWay.length > 0) await this.#giveWay(givingWay);
-    const wants = new Set(givingWay);
-    const granted = leases.map(
-      ({ realVolume, epoch }) =>
-        this.#holds(realVolume, epoch) && (!wants.has(realVolume) || this.#goesOn(realVolume, epoch)),
+    const { view } = this.#options.catalog;
+    const granted = leases.map(({ realVolume, epoch }) => {
+      const place = placeOf(view, realVolume);
+      return place !== undefined && leaseHolds(place.segment, realVolume, epoch);
+    });
+    const waiting = leases.filter(
+      ({ realVolume, epoch }, at) => granted[at] && this.#waits(realVolume, epoch),
     );
+    if (waiting.length > 0) {
+      const text = `${waiting.map(({ realVolume }) => realVolume).join(', ')} want to give way, and other copies are waited for`;
+      throw new ControlError('unavailable', text);
+    }
     return { granted };
   }
 
-  #holds(realVolume: RealVolumeId, epoch: number): boolean {
-    const { view } = this.#options.catalog;
-    const place = placeOf(view, realVolume);
-    if (place === undefined || !leaseHolds(place.segment, realVolume, epoch)) return false;
-    const operation = view.operations.get(place.volume.operation ?? '');
-    if (operation?.kind !== 'switch-copy' || operation.step !== 'hand-over') return true;
-    return MoveInput.parse(operation.input).plan.moves.every(({ from }) => from !== realVolume);
-  }
-
-  #goesOn(realVolume: RealVolumeId, epoch: number): boolean {
+  #waits(realVolume: RealVolumeId, epoch: number): boolean {
     const asking = this.#askings.get(realVolume);
-    return asking !== undefined && asking.epoch === epoch && asking.goesOn;
+    return asking !== undefined && asking.epoch === epoch && !asking.goesOn;
   }
 
   async #giveWay(givingWay: readonly RealVolumeId[]): Promise<void> {

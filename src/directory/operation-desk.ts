@@ -88,6 +88,7 @@ export class OperationDesk {
         length: lengthBytes,
         epoch: Epoch.parse(1),
         isHandedOver: true,
+        isForced: false,
         isGrouped: false,
         copies: [primary],
       };

@@ -1,6 +1,7 @@
 /** Members of copy groups and the directory: what they are told, what they report, and their leases. */
 
 import { describe, expect, test } from 'vitest';
+import type { LeaseRequest } from '../../../src/control-protocol/copy-groups.ts';
 import type { DirectoryClient } from '../../../src/control-protocol/directory-client.ts';
 import { Epoch, RealVolumeId, StorageName, VolumeName } from '../../../src/control-protocol/names.ts';
 import type { DirectoryParts } from '../../../src/directory/service.ts';
@@ -173,6 +174,15 @@ async function pairStates(directory: DirectoryClient): Promise<Record<string, nu
   return Object.fromEntries([...found].map(([, state, count]) => [state, Number(count)]));
 }
 
+async function isGranted(directory: DirectoryClient, asking: LeaseRequest): Promise<boolean> {
+  try {
+    return (await directory.renewLeases(asking)).granted[0] === true;
+  } catch (error) {
+    expect(error).toMatchObject({ code: 'unavailable' });
+    return false;
+  }
+}
+
 describe('leases', () => {
   const lease = (realVolume: RealVolumeId, epoch: number) => ({ realVolume, epoch: Epoch.parse(epoch) });
 
@@ -193,19 +203,23 @@ describe('leases', () => {
     });
   });
 
-  test('are not granted to who is asked to hand over', async () => {
+  test('a primary keeps its lease until the record has another one: it may refuse to hand over', async () => {
     const { directory, a, atA, ...lab } = await makePair();
     const asked = async () =>
       (await directory.renewLeases({ leases: [lease(atA, 1)], givingWay: [] })).granted[0];
-    let during: boolean | undefined;
+    const during: (boolean | undefined)[] = [];
+    let answer: Behaviour = { status: 409, code: 'conflict' };
     a.behaviour = async ({ method }): Promise<Behaviour> => {
-      if (method === 'POST hand-over') during = await asked();
-      return method === 'POST hand-over' ? { status: 409, code: 'conflict' } : 'serve';
+      if (method !== 'POST hand-over') return 'serve';
+      during.push(await asked());
+      return answer;
     };
-    expect(await asked()).toBe(true);
     await lab.ended(directory.switchCopy(V, { storage: B }));
-    expect(during).toBe(false);
-    expect(await asked(), 'it has refused').toBe(true);
+    expect(await asked()).toBe(true);
+    answer = 'serve';
+    await lab.ended(directory.switchCopy(V, { storage: B }));
+    expect(during).toEqual([true, true]);
+    expect(await asked()).toBe(false);
   });
 
   test('a primary that gives way: a copy in step takes over, and need not wait for its lease', async () => {
@@ -237,8 +251,10 @@ describe('leases', () => {
     await b.stop();
     await until(async () => (await directory.storageSystem(B)).state === 'offline');
     const asking = { leases: [lease(atA, 1)], givingWay: [atA] };
-    expect(await directory.renewLeases(asking)).toEqual({ granted: [false] });
-    await until(async () => (await directory.renewLeases(asking)).granted[0] === true);
+    await expect(directory.renewLeases(asking)).rejects.toMatchObject({ code: 'unavailable' });
+    const alone = directory.renewLeases({ ...asking, givingWay: [] });
+    await expect(alone, 'it has said so once').rejects.toMatchObject({ code: 'unavailable' });
+    await until(() => isGranted(directory, asking));
     expect(await pairAt(directory, 1)).toBe('duplex');
     expect(b.members.get(atB)?.role).toBe('secondary');
   });
@@ -248,11 +264,11 @@ describe('leases', () => {
     await b.stop();
     await until(async () => (await directory.storageSystem(B)).state === 'offline');
     const asking = { leases: [lease(atA, 1)], givingWay: [atA] };
-    expect(await directory.renewLeases(asking)).toEqual({ granted: [false] });
+    expect(await isGranted(directory, asking)).toBe(false);
     await b.start();
     await b.report(() => directory.url);
     await until(async () => {
-      await directory.renewLeases(asking);
+      await isGranted(directory, asking);
       return b.members.get(atB)?.role === 'primary';
     });
   });

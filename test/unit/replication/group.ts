@@ -52,7 +52,6 @@ export class TestGroup {
   isDirectoryUp = true;
   /** Members that cannot be reached. */
   readonly cut = new Set<MemberId>();
-  /** session of the primary -> who, and the session there. */
   readonly #links = new Map<string, { source: MemberId; target: MemberId; session: number; there: number }>();
 
   constructor(
@@ -62,10 +61,7 @@ export class TestGroup {
   ) {
     this.#limits = limits;
     for (const id of ids) this.members.set(id, new TestMember(id, limits));
-    this.config = {
-      ...configOf(ids, ids[0] as MemberId),
-      ...change,
-    };
+    this.config = { ...configOf(ids, ids[0] as MemberId), ...change };
     for (const member of this.members.values()) {
       this.#push(member, {
         kind: 'start',
