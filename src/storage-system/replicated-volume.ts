@@ -137,7 +137,10 @@ export class ReplicatedVolume implements Volume {
     this.#check(offset, length);
     await inPieces(length, RANGE_BYTES_MAX, async (at, pieceLength) => {
       const request = { kind: 'trim', offset: offset + at, length: pieceLength, fua } as const;
-      await this.#change(request, (volume) => volume.trim(offset + at, pieceLength, fua));
+      await this.#change(request, (volume) => {
+        if (volume.capabilities.trim) return volume.trim(offset + at, pieceLength, fua);
+        return volume.writeZeroes(offset + at, pieceLength, { fua, noHole: false, fast: false });
+      });
     });
   }
 
