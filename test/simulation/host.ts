@@ -1,0 +1,313 @@
+/**
+ * A gateway with one host behind it: it writes, reads and flushes, follows the record to whoever is primary, and sends again there what has not been
+ * answered. What it is told goes into the history.
+ */
+
+import type { MemberId } from '../../src/peer-protocol/messages.ts';
+import type { Request, RequestError } from '../../src/replication/effects.ts';
+import type { Connection } from './door.ts';
+import type { History, WriteEntry } from './history.ts';
+import { BLOCK_SECTORS, CLUSTER_BLOCKS, CLUSTERS, payloadOf, SECTOR_BYTES } from './layout.ts';
+import type { MemberProcess } from './member-process.ts';
+import type { Network } from './network.ts';
+
+export interface HostWorld {
+  readonly network: Network;
+  readonly history: History;
+  process(id: MemberId): MemberProcess | undefined;
+  trace(who: string, what: () => string): void;
+  violation(text: string): Error;
+  /** Who is primary, by what the directory would say if it could be heard. */
+  look(host: string): View | undefined;
+  /** When the rules last allowed to lose what had been answered and not flushed. */
+  readonly licensedMs: number;
+  /** Answers of this epoch are nothing that can be relied upon: a failover has been forced, and it does not know yet. */
+  isForsaken(epoch: number): boolean;
+}
+
+interface Task {
+  readonly id: number;
+  readonly request: Request;
+  readonly first: number;
+  readonly end: number;
+  readonly startedMs: number;
+  readonly write: WriteEntry | undefined;
+  sentBy: Connection | undefined;
+}
+
+interface View {
+  readonly epoch: number;
+  readonly primary: MemberId;
+  /** The primary before serves through what it has in hand. */
+  readonly isHandedOver: boolean;
+}
+
+interface Answer {
+  readonly error: RequestError | undefined;
+  readonly values: readonly number[];
+  readonly saidMs: number;
+}
+
+interface Path {
+  readonly member: MemberId;
+  readonly process: MemberProcess;
+  readonly connection: Connection;
+}
+
+const LOOK_MS = 60;
+
+export interface HostHabits {
+  readonly depth: number;
+  readonly thinkMs: number;
+}
+
+export class Host {
+  readonly name: string;
+  readonly #world: HostWorld;
+  readonly #habits: HostHabits;
+  #tasks = new Map<number, Task>();
+  #path: Path | undefined;
+  #view: View | undefined;
+  #count = 0;
+  readonly #arrivals = new WeakMap<MemberProcess, number>();
+  #notBeforeMs = 0;
+  isWorking = false;
+
+  constructor(name: string, world: HostWorld, habits: HostHabits) {
+    this.name = name;
+    this.#world = world;
+    this.#habits = habits;
+    this.#looking();
+    this.#working();
+  }
+
+  get isIdle(): boolean {
+    return this.#tasks.size === 0;
+  }
+
+  describe(): string {
+    const tasks = [...this.#tasks.values()].map(
+      ({ id, request, startedMs }) => `${request.kind} ${id} of ${startedMs.toFixed(0)}`,
+    );
+    return `${this.name} waits for ${tasks.join(', ')} at ${this.#path?.member ?? 'nobody'}`;
+  }
+
+  /** The gateway's process ends, and comes again: nobody sends again what it had not answered. */
+  crash(): void {
+    this.#world.trace(this.name, () => `CRASH with ${this.#tasks.size} requests`);
+    this.#leave();
+    for (const { write } of this.#tasks.values()) {
+      if (write !== undefined) this.#abandoned.push(write);
+    }
+    this.#tasks.clear();
+  }
+
+  readonly #abandoned: WriteEntry[] = [];
+
+  /** Nothing is under way anywhere: what was given up has had its chance. */
+  settle(): void {
+    for (const write of this.#abandoned.splice(0)) this.#world.history.fail(write, this.#nowMs);
+  }
+
+  get #nowMs(): number {
+    return this.#world.network.scheduler.nowMs;
+  }
+
+  // --- work --------------------------------------------------------------------------------------------------
+
+  #working(): void {
+    const { scheduler } = this.#world.network;
+    if (this.isWorking && this.#tasks.size < this.#habits.depth) this.#begin();
+    scheduler.after(scheduler.between(0, this.#habits.thinkMs * 2), () => this.#working());
+  }
+
+  #begin(): void {
+    const { scheduler } = this.#world.network;
+    const { first, end } = this.#range();
+    const fua = scheduler.chance(0.15);
+    const dice = scheduler.random.below(100);
+    const range = { offset: first * SECTOR_BYTES, length: (end - first) * SECTOR_BYTES };
+    if (dice < 55) {
+      const write = this.#world.history.start(first, end, false, this.#nowMs);
+      const payload = payloadOf(Array.from({ length: end - first }, () => write.id));
+      this.#add({ kind: 'write', ...range, fua, payload }, first, end, write);
+    } else if (dice < 60) {
+      const write = this.#world.history.start(first, end, true, this.#nowMs);
+      this.#add({ kind: 'zero', ...range, fua, noHole: scheduler.chance(0.5) }, first, end, write);
+    } else if (dice < 65) {
+      const write = this.#world.history.start(first, end, true, this.#nowMs);
+      this.#add({ kind: 'trim', ...range, fua }, first, end, write);
+    } else if (dice < 75) this.#add({ kind: 'flush' }, 0, 0, undefined);
+    else this.#add({ kind: 'read' }, first, end, undefined);
+  }
+
+  /** Most requests are of one block, some of a part of it, some of several. */
+  #range(): { first: number; end: number } {
+    const { random } = this.#world.network.scheduler;
+    const cluster = (CLUSTERS[random.below(CLUSTERS.length)] ?? 0) * BLOCK_SECTORS;
+    const kind = random.below(10);
+    const block = random.below(CLUSTER_BLOCKS);
+    if (kind < 6)
+      return { first: cluster + block * BLOCK_SECTORS, end: cluster + (block + 1) * BLOCK_SECTORS };
+    if (kind < 8) {
+      const first = cluster + block * BLOCK_SECTORS + random.below(BLOCK_SECTORS - 1);
+      const end = first + 1 + random.below(3);
+      return { first, end: Math.min(end, cluster + CLUSTER_BLOCKS * BLOCK_SECTORS) };
+    }
+    const last = Math.min(CLUSTER_BLOCKS, block + 2 + random.below(4));
+    return { first: cluster + block * BLOCK_SECTORS, end: cluster + last * BLOCK_SECTORS };
+  }
+
+  #add(request: Request, first: number, end: number, write: WriteEntry | undefined): void {
+    const task = { id: ++this.#count, request, first, end, startedMs: this.#nowMs, write, sentBy: undefined };
+    this.#tasks.set(task.id, task);
+    this.#world.trace(
+      this.name,
+      () =>
+        `begins ${task.id}: ${request.kind} ${first}..${end} ${write === undefined ? '' : `#${write.id}`}`,
+    );
+    this.#send(task);
+  }
+
+  // --- the path ----------------------------------------------------------------------------------------------
+
+  #looking(): void {
+    const { network } = this.#world;
+    const view = this.#world.look(this.name);
+    if (view !== undefined) {
+      // What it hears is as old as its way is long.
+      network.scheduler.after(network.delayMs(), () => {
+        if (this.#view === undefined || view.epoch > this.#view.epoch) this.#view = view;
+      });
+    }
+    this.#mind();
+    network.scheduler.after(network.scheduler.between(LOOK_MS / 2, LOOK_MS * 2), () => this.#looking());
+  }
+
+  #mind(): void {
+    const path = this.#path;
+    if (path !== undefined && (!path.process.isAlive || (this.#isOld(path) && !this.#isDraining(path)))) {
+      this.#leave();
+    }
+    if (this.#path !== undefined || this.#view === undefined || this.#nowMs < this.#notBeforeMs) return;
+    const { epoch, primary } = this.#view;
+    const process = this.#world.process(primary);
+    const { network } = this.#world;
+    if (process === undefined || network.isCut(this.name, primary) || network.isCut(primary, this.name))
+      return;
+    const connection = { name: `${this.name}/${++this.#count}`, epoch, isOpen: true };
+    this.#path = { member: primary, process, connection };
+    for (const task of this.#tasks.values()) this.#send(task);
+  }
+
+  #isOld({ connection }: Path): boolean {
+    return connection.epoch !== this.#view?.epoch;
+  }
+
+  /**
+   * After a hand-over the primary before answers what it was sent: sending that again before would have it done twice, and the
+   * second time perhaps behind something newer.
+   */
+  #isDraining({ connection }: Path): boolean {
+    if (this.#view?.isHandedOver !== true || this.#view.epoch !== connection.epoch + 1) return false;
+    for (const { sentBy } of this.#tasks.values()) if (sentBy === connection) return true;
+    return false;
+  }
+
+  #leave(): void {
+    const path = this.#path;
+    if (path === undefined) return;
+    this.#path = undefined;
+    const { network } = this.#world;
+    const lateMs = network.isCut(this.name, path.member) ? 3_000 : 0;
+    this.#arrive(path, lateMs, () => path.process.door.closed(path.connection));
+  }
+
+  #send(task: Task): void {
+    const path = this.#path;
+    if (path === undefined || this.#isOld(path) || task.sentBy === path.connection) return;
+    task.sentBy = path.connection;
+    const { network } = this.#world;
+    this.#arrive(path, 0, () => {
+      if (!path.process.isAlive) return;
+      if (network.isCut(this.name, path.member)) return this.#broken(path);
+      if (!path.connection.isOpen) return;
+      path.process.door.request({
+        connection: path.connection,
+        request: task.request,
+        sectors: task,
+        reply: (error, values) => {
+          const saidMs = this.#nowMs;
+          network.scheduler.after(network.delayMs(), () => {
+            this.#answered(task, path, { error, values, saidMs });
+          });
+        },
+      });
+    });
+  }
+
+  /** What this gateway says to one process arrives in its order. */
+  #arrive({ process }: Path, delayMs: number, action: () => void): void {
+    const { network } = this.#world;
+    const nowMs = this.#nowMs;
+    const atMs = Math.max(nowMs + delayMs + network.delayMs(), this.#arrivals.get(process) ?? 0);
+    this.#arrivals.set(process, atMs);
+    network.scheduler.after(atMs - nowMs, action);
+  }
+
+  /** A connection that is cut stalls; somebody gives it up after a while. */
+  #broken(path: Path): void {
+    const { scheduler } = this.#world.network;
+    scheduler.after(scheduler.between(500, 3_000), () => {
+      if (this.#path === path) this.#leave();
+    });
+  }
+
+  #answered(task: Task, path: Path, answer: Answer): void {
+    const { error } = answer;
+    if (this.#world.network.isCut(path.member, this.name)) {
+      this.#broken(path);
+      return;
+    }
+    if (this.#path !== path || this.#tasks.get(task.id) !== task) return;
+    if (error === 'shutdown') {
+      const { scheduler } = this.#world.network;
+      this.#notBeforeMs = this.#nowMs + scheduler.between(10, 150);
+      this.#leave();
+      return;
+    }
+    this.#tasks.delete(task.id);
+    const text = error ?? (task.request.kind === 'read' ? answer.values.join(' ') : 'done');
+    this.#world.trace(this.name, () => `has ${task.id} answered: ${text}`);
+    this.#record(task, path, answer);
+  }
+
+  #record(task: Task, path: Path, { error, values, saidMs }: Answer): void {
+    const { history } = this.#world;
+    const isForsaken = this.#world.isForsaken(path.connection.epoch);
+    if (error !== undefined || isForsaken) {
+      if (task.write !== undefined) history.fail(task.write, this.#nowMs);
+      return;
+    }
+    if (task.write !== undefined) {
+      const isDurable = task.request.kind !== 'flush' && task.request.kind !== 'read' && task.request.fua;
+      history.answer(task.write, this.#nowMs, isDurable);
+      // It may have been lost since, where that is allowed.
+      if (saidMs <= this.#world.licensedMs) history.license(sectorsFrom(task), false);
+    } else if (task.request.kind === 'flush') history.flushed(task.startedMs);
+    else {
+      for (const [index, value] of values.entries()) {
+        const objection = history.read(task.first + index, value, task.startedMs, this.#nowMs);
+        if (objection !== undefined) {
+          throw this.#world.violation(
+            `a read of ${this.name} at ${path.member}, begun at ${task.startedMs.toFixed(1)}: ${objection}`,
+          );
+        }
+      }
+    }
+  }
+}
+
+function sectorsFrom({ first, end }: Task): number[] {
+  return Array.from({ length: end - first }, (_, index) => first + index);
+}

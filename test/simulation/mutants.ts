@@ -1,0 +1,163 @@
+/**
+ * Deliberate bugs: what a member would be if one of its rules was forgotten. Each changes what goes into the real rules or what comes out of them;
+ * mutants.test.ts shows that the oracles see every one of them.
+ */
+
+import type { SecondaryMessage } from '../../src/peer-protocol/messages.ts';
+import type { Effect, Event, Output } from '../../src/replication/effects.ts';
+import type { MemberProcess, ReplicaLike } from './member-process.ts';
+
+export interface Mutant {
+  readonly name: string;
+  /** Which events the rules are told of, and as what; undefined: of none. */
+  readonly event?: (event: Event, by: MemberProcess) => Event | undefined;
+  readonly output?: (output: Output) => Output;
+  readonly servesNow?: () => boolean;
+  /** What is carried out in place of an effect. */
+  readonly effect?: (effect: Effect, by: MemberProcess) => readonly Effect[];
+}
+
+type Send = Extract<Effect, { kind: 'send' }>;
+
+/** The primary is told that the member has done what has only been sent to it. */
+function acknowledge({ to, session, message }: Send, by: MemberProcess): void {
+  if (message.kind === 'heartbeat') return;
+  const ack: SecondaryMessage = { kind: 'ack', seq: message.seq, result: 'done' };
+  by.receive('mutant', { kind: 'from-secondary', from: to, session, message: ack });
+}
+
+function isChange({ message: { kind } }: Send): boolean {
+  return kind === 'write' || kind === 'zero' || kind === 'trim';
+}
+
+export const MUTANTS: readonly Mutant[] = [
+  {
+    name: 'I2: a write is answered before its secondaries have acknowledged it',
+    effect: (effect, by) => {
+      if (effect.kind === 'send' && isChange(effect)) acknowledge(effect, by);
+      return [effect];
+    },
+  },
+  {
+    name: 'I2: a suspension is not recorded',
+    effect: (effect, by) => {
+      if (effect.kind !== 'report' || effect.pair !== 'suspended') return [effect];
+      by.receive('mutant', { kind: 'reported', token: effect.token, outcome: 'recorded' });
+      return [];
+    },
+  },
+  {
+    name: 'I3: that a member may be in step is forgotten in a crash',
+    output: ({ persist, effects }) => ({
+      persist: persist === undefined ? undefined : { ...persist, mayBeInStep: [] },
+      effects,
+    }),
+  },
+  {
+    name: 'I4: no bits are set for what a suspended member lacks',
+    effect: (effect) => (effect.kind === 'set-bits' ? [] : [effect]),
+  },
+  {
+    name: 'I4, I7: a secondary is not told who differs',
+    effect: (effect) =>
+      effect.kind === 'send' && effect.message.kind === 'members'
+        ? [{ ...effect, message: { ...effect.message, differing: [] } }]
+        : [effect],
+  },
+  {
+    name: 'I7: a secondary is not told what others lack',
+    effect: (effect) =>
+      effect.kind === 'send' && effect.message.kind === 'lacks'
+        ? [{ ...effect, message: { ...effect.message, ranges: [] } }]
+        : [effect],
+  },
+  {
+    name: 'I5: bits are cleared, and a member called duplex, before it has flushed',
+    effect: (effect, by) => {
+      if (effect.kind === 'send' && effect.message.kind === 'flush') acknowledge(effect, by);
+      return [effect];
+    },
+  },
+  {
+    name: 'I6: what is unsettled is in no journal',
+    effect: (effect) => (effect.kind === 'apply' ? [{ ...effect, isJournaled: false }] : [effect]),
+  },
+  {
+    name: 'I6: what has only been applied counts as settled',
+    effect: (effect) =>
+      effect.kind === 'apply' ? [effect, { kind: 'settle', tokens: [effect.token] }] : [effect],
+  },
+  {
+    name: 'I9: a secondary says that it has applied what it has only begun to apply',
+    event: (event, by) => {
+      if (event.kind !== 'applied') return event;
+      const told = toldOf(by);
+      if (told.has(event.token)) return undefined;
+      told.add(event.token);
+      return event;
+    },
+    effect: (effect, by) => {
+      if (effect.kind === 'apply' && by.disk.durable?.role === 'secondary') {
+        by.receive('mutant', { kind: 'applied', token: effect.token, error: undefined });
+      }
+      return [effect];
+    },
+  },
+  {
+    name: 'I10: an old epoch is accepted',
+    event: (event, by) =>
+      event.kind === 'hello'
+        ? { ...event, epoch: Math.max(event.epoch, by.disk.durable?.epoch ?? 0) }
+        : event,
+  },
+  {
+    name: 'I11: a primary serves reads without a lease',
+    servesNow: () => true,
+  },
+  {
+    name: 'I11: who is promoted does not wait for the lease of who was primary',
+    event: (event) =>
+      event.kind === 'configure' ? { ...event, config: { ...event.config, isHandedOver: true } } : event,
+  },
+  {
+    name: 'I13: a secondary does not tell what is unsettled',
+    effect: (effect) => (effect.kind === 'welcome' ? [{ ...effect, unsettled: [] }] : [effect]),
+  },
+  {
+    name: 'I13: a secondary does not tell what it has written alone',
+    effect: (effect) => (effect.kind === 'welcome' ? [{ ...effect, alone: [] }] : [effect]),
+  },
+  {
+    name: 'I14: a lost cache goes unnoticed',
+    event: (event) => (event.kind === 'start' ? { ...event, hasLostCache: false, unsettled: [] } : event),
+  },
+  {
+    name: 'S4: extents are not marked',
+    effect: (effect, by) => {
+      if (effect.kind !== 'mark') return [effect];
+      by.receive('mutant', { kind: 'marked', token: effect.token });
+      return [];
+    },
+  },
+];
+
+/** Which operations the rules have been told to be applied. */
+const toldBy = new WeakMap<MemberProcess, Set<number>>();
+
+function toldOf(process: MemberProcess): Set<number> {
+  const told = toldBy.get(process) ?? new Set<number>();
+  toldBy.set(process, told);
+  return told;
+}
+
+export function mutate(replica: ReplicaLike, by: MemberProcess, mutant: Mutant): ReplicaLike {
+  return {
+    step(event) {
+      const changed = mutant.event === undefined ? event : mutant.event(event, by);
+      if (changed === undefined) return { persist: undefined, effects: [] };
+      const output = replica.step(changed);
+      return mutant.output?.(output) ?? output;
+    },
+    servesNow: (nowMs) => mutant.servesNow?.() ?? replica.servesNow(nowMs),
+  };
+}

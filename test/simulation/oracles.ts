@@ -1,0 +1,179 @@
+/**
+ * What holds in a simulated cluster at any moment (looked at now and then), and when all is quiet.
+ *
+ *  promotable   what the record calls duplex, and its primary, hold every write that was answered
+ *  difference   blocks that differ between two members are known to differ (I6)
+ *  one epoch    nobody but one member answers in an epoch; a primary of before does not serve reads when a newer one has answered writes
+ *  quiet        what is duplex is equal, and who is wanted is duplex
+ *  copied       what is copied is in proportion to what differed
+ */
+
+import type { MemberId } from '../../src/peer-protocol/messages.ts';
+import type { Directory } from './directory.ts';
+import type { History } from './history.ts';
+import { BLOCK_BYTES, blockOf, blocksOf, HOT_SECTORS } from './layout.ts';
+import type { MemberDisk } from './member-disk.ts';
+
+/** What the oracles see of a member, whether its process lives or not. */
+export interface MemberLook {
+  readonly id: MemberId;
+  readonly disk: MemberDisk;
+  /** It has lost what was not flushed, and has not been made whole since. */
+  readonly isTainted: boolean;
+}
+
+/** Blocks in which the two may differ, as far as they know themselves. */
+export function knownDifferences(one: MemberLook, other: MemberLook): ReadonlySet<number> | 'everything' {
+  const [ours, theirs] = [one.disk.durable, other.disk.durable];
+  if (ours === undefined || theirs === undefined) return 'everything';
+  if (ours.lacksAll.includes(other.id) || theirs.lacksAll.includes(one.id)) return 'everything';
+  const known = new Set<number>([
+    ...(one.disk.bits.get(other.id)?.keys() ?? []),
+    ...(other.disk.bits.get(one.id)?.keys() ?? []),
+  ]);
+  for (const { disk } of [one, other]) {
+    for (const range of disk.unsettled()) for (const block of blocksOf(range)) known.add(block);
+  }
+  return known;
+}
+
+export function differingBlocks(one: MemberDisk, other: MemberDisk): Set<number> {
+  const blocks = new Set<number>();
+  for (const key of one.data.keys()) if (one.data.get(key) !== other.data.get(key)) blocks.add(blockOf(key));
+  for (const key of other.data.keys())
+    if (one.data.get(key) !== other.data.get(key)) blocks.add(blockOf(key));
+  return blocks;
+}
+
+export class Oracles {
+  readonly #history: History;
+  readonly #directory: () => Directory;
+  readonly #member: (id: MemberId) => MemberLook | undefined;
+  readonly #violation: (text: string) => Error;
+  readonly #servers = new Map<number, MemberId>();
+  #newestAnswered = 0;
+  #newestBy = '';
+  copiedBytes = 0;
+  copyableBytes = 0;
+
+  constructor(
+    history: History,
+    directory: () => Directory,
+    member: (id: MemberId) => MemberLook | undefined,
+    violation: (text: string) => Error,
+  ) {
+    this.#history = history;
+    this.#directory = directory;
+    this.#member = member;
+    this.#violation = violation;
+  }
+
+  /** `isForsaken`: the epoch of a primary that does not know yet that another was forced. */
+  served(by: MemberId, epoch: number, kind: string, isForsaken: boolean): void {
+    const other = this.#servers.get(epoch);
+    this.#servers.set(epoch, by);
+    if (other !== undefined && other !== by) {
+      throw this.#violation(`one epoch: ${other} and ${by} have both answered in epoch ${epoch}`);
+    }
+    if (kind === 'admitted') return;
+    if (kind !== 'read') {
+      if (epoch > this.#newestAnswered) [this.#newestAnswered, this.#newestBy] = [epoch, by];
+    } else if (epoch < this.#newestAnswered && !isForsaken) {
+      throw this.#violation(
+        `lease: ${by} serves a read in epoch ${epoch}, and ${this.#newestBy} has answered in epoch ${this.#newestAnswered}`,
+      );
+    }
+  }
+
+  look(nowMs: number): void {
+    this.#lookAtPromotable(nowMs);
+    this.#lookAtDifferences();
+  }
+
+  #lookAtPromotable(nowMs: number): void {
+    for (const { realVolume, role, pair } of this.#directory().segment.copies) {
+      const member = this.#member(realVolume);
+      if (member === undefined || member.isTainted || (role === 'secondary' && pair !== 'duplex')) continue;
+      for (const sector of HOT_SECTORS) {
+        const objection = this.#history.objection(sector, member.disk.data.get(sector), nowMs);
+        if (objection !== undefined) {
+          throw this.#violation(
+            `promotable: ${realVolume} is ${role === 'primary' ? role : pair}, and ${objection}`,
+          );
+        }
+      }
+    }
+  }
+
+  #lookAtDifferences(): void {
+    const { segment } = this.#directory();
+    const members = segment.copies.flatMap(({ realVolume }) => this.#member(realVolume) ?? []);
+    for (const one of members) {
+      const { durable } = one.disk;
+      if (durable === undefined || durable.epoch !== segment.epoch) continue;
+      const copy = segment.copies.find(({ realVolume }) => realVolume === one.id);
+      if (durable.role === 'secondary' && !(durable.isEqual && copy?.pair === 'duplex')) continue;
+      for (const other of members) {
+        if (other === one || !durable.config.members.some(({ realVolume }) => realVolume === other.id))
+          continue;
+        this.#lookAtPair(one, other);
+      }
+    }
+  }
+
+  #lookAtPair(one: MemberLook, other: MemberLook): void {
+    const differing = differingBlocks(one.disk, other.disk);
+    if (differing.size === 0) return;
+    const known = knownDifferences(one, other);
+    if (known === 'everything') return;
+    for (const block of differing) {
+      if (known.has(block)) continue;
+      throw this.#violation(
+        `difference: ${one.id} and ${other.id} differ in block ${block}, and neither knows`,
+      );
+    }
+  }
+
+  /** A pair is about to be made equal: what differs may be copied. */
+  linked(from: MemberId, to: MemberId): void {
+    const [source, target] = [this.#member(from), this.#member(to)];
+    if (source === undefined || target === undefined) return;
+    const known = knownDifferences(source, target);
+    if (known === 'everything') {
+      const blocks = new Set([...source.disk.data.keys(), ...target.disk.data.keys()].map(blockOf));
+      this.copyableBytes += blocks.size * BLOCK_BYTES;
+    }
+    const bits = known === 'everything' ? source.disk.bits.get(to)?.keys() : known;
+    this.copyableBytes += [...(bits ?? [])].length * BLOCK_BYTES;
+  }
+
+  /** Nothing happens any more. Undefined, or what is still to be done. */
+  unsettledYet(): string | undefined {
+    const directory = this.#directory();
+    for (const { realVolume, pair, reason, wanted } of directory.secondaries()) {
+      if (wanted === 'following' && pair !== 'duplex') return `${realVolume} is ${pair} (${reason})`;
+    }
+    return directory.isTold ? undefined : 'members have not answered what they were told';
+  }
+
+  lookWhenQuiet(nowMs: number): void {
+    const directory = this.#directory();
+    this.look(nowMs);
+    const primary = this.#member(directory.primary);
+    for (const { realVolume, pair } of directory.secondaries()) {
+      const member = this.#member(realVolume);
+      if (pair !== 'duplex' || primary === undefined || member === undefined) continue;
+      const [block] = differingBlocks(primary.disk, member.disk);
+      if (block !== undefined) {
+        throw this.#violation(
+          `quiet: ${realVolume} is duplex, and differs from ${primary.id} in block ${block}`,
+        );
+      }
+    }
+    if (this.copiedBytes > this.copyableBytes) {
+      throw this.#violation(
+        `copied: ${this.copiedBytes} bytes, and only ${this.copyableBytes} differed or were new`,
+      );
+    }
+  }
+}
