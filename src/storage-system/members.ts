@@ -160,6 +160,13 @@ export class Members implements Groups {
     if (reason !== undefined) throw new ControlError('failed', `real volume ${id} has failed: ${reason}`);
   }
 
+  /** Those whose file is whole, and that cannot be used all the same. */
+  failed(): { realVolume: RealVolumeId; reason: string }[] {
+    const isWhole = (id: RealVolumeId) => this.#options.realVolumes.get(id)?.failure === null;
+    const broken = [...this.#broken].filter(([id]) => isWhole(id));
+    return broken.map(([realVolume, reason]) => ({ realVolume, reason }));
+  }
+
   // --- peers and hosts -------------------------------------------------------------------------------------
 
   /** A primary says hello. */
@@ -248,9 +255,14 @@ export class Members implements Groups {
     return realVolumes.exchange(id, `take ${id} out of its copy group`, async () => {
       const held = this.#members.get(id);
       if (held === undefined || held.member.config?.members.length !== 1) return;
-      table.forgetMember(id);
-      this.#members.delete(id);
       await held.close('clean');
+      try {
+        table.forgetMember(id);
+      } catch (error) {
+        void this.#restart(held, 'that it is no member any more could not be kept');
+        throw error;
+      }
+      this.#members.delete(id);
       await folders.remove(id);
       log.info({ realVolume: id }, 'the only copy again: served without a copy group');
     });
@@ -279,7 +291,8 @@ export class Members implements Groups {
         onEpoch: (epoch) => realVolumes.epochBegun(id, epoch),
       });
       this.#members.set(id, made);
-      made.start(durable);
+      if (realVolumes.get(id)?.failure === null) made.start(durable);
+      else await this.ended(id, 'failed'); // meanwhile
     } catch (error) {
       held.end();
       throw error;
