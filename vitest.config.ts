@@ -5,6 +5,9 @@ import { defineConfig } from 'vitest/config';
 // machines this runs on have two cores, and a starved server proves nothing.
 const serial = { fileParallelism: false, testTimeout: 120_000, hookTimeout: 120_000 };
 
+// Kinds whose files mostly wait, for processes that start and for what is away: two at a time, after the small ones.
+const pairs = { sequence: { groupOrder: 1 }, testTimeout: 120_000, hookTimeout: 120_000 };
+
 export default defineConfig({
   test: {
     maxWorkers: 2, // of the kinds whose files may run side by side
@@ -14,8 +17,8 @@ export default defineConfig({
       { test: { name: 'contract', include: ['test/contract/**/*.test.ts'], testTimeout: 30_000 } },
       { test: { name: 'simulation', include: ['test/simulation/**/*.test.ts'], testTimeout: 120_000 } },
       { test: { name: 'conformance', include: ['test/conformance/**/*.test.ts'], ...serial } },
-      { test: { name: 'interop', include: ['test/interop/**/*.test.ts'], ...serial } },
-      { test: { name: 'cluster', include: ['test/cluster/**/*.test.ts'], ...serial } },
+      { test: { name: 'interop', include: ['test/interop/**/*.test.ts'], ...pairs } },
+      { test: { name: 'cluster', include: ['test/cluster/**/*.test.ts'], ...pairs } },
       { test: { name: 'crash', include: ['test/crash/**/*.test.ts'], ...serial } },
       {
         test: {

@@ -13,9 +13,9 @@
  * `clear`. What of a range is behind the volume's end is ignored.
  */
 
+import { clearBits, countBits, findBit, maskOf, setBits, WORD_BITS } from './bits.ts';
 import type { Range } from './range.ts';
 
-const WORD_BITS = 32;
 const CHUNK_BLOCKS = 32_768;
 const CHUNK_WORDS = CHUNK_BLOCKS / WORD_BITS;
 
@@ -283,55 +283,6 @@ function checkedSize(sizeBytes: number): number {
   if (!Number.isSafeInteger(sizeBytes) || sizeBytes < 0)
     throw new RangeError(`a volume of ${sizeBytes} bytes`);
   return sizeBytes;
-}
-
-// ── bits of one chunk ──────────────────────────────────────────────────────────────────────────────────────
-
-/** The bits of word `at` that are in [from, to). */
-function maskOf(from: number, to: number, at: number): number {
-  const low = Math.max(from - at * WORD_BITS, 0);
-  const high = Math.min(to - at * WORD_BITS, WORD_BITS);
-  const below = high === WORD_BITS ? -1 : (1 << high) - 1;
-  return below & (-1 << low);
-}
-
-function countBits(word: number): number {
-  let count = word - ((word >>> 1) & 0x55555555);
-  count = (count & 0x33333333) + ((count >>> 2) & 0x33333333);
-  return Math.imul((count + (count >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
-}
-
-/** How many of [from, to) were not set before. */
-function setBits(words: Uint32Array, from: number, to: number): number {
-  let added = 0;
-  for (let at = from >>> 5; at * WORD_BITS < to; at++) {
-    const before = words[at] as number;
-    const more = maskOf(from, to, at) & ~before;
-    words[at] = before | more;
-    added += countBits(more);
-  }
-  return added;
-}
-
-/** How many of [from, to) were set before. */
-function clearBits(words: Uint32Array, from: number, to: number): number {
-  let removed = 0;
-  for (let at = from >>> 5; at * WORD_BITS < to; at++) {
-    const before = words[at] as number;
-    const less = maskOf(from, to, at) & before;
-    words[at] = before & ~less;
-    removed += countBits(less);
-  }
-  return removed;
-}
-
-/** The first bit of [from, to) that is set, or with `flip` -1 that is not set; or `to`. */
-function findBit(words: Uint32Array, from: number, to: number, flip: 0 | -1): number {
-  for (let at = from >>> 5; at * WORD_BITS < to; at++) {
-    const found = ((words[at] as number) ^ flip) & maskOf(from, to, at);
-    if (found !== 0) return at * WORD_BITS + 31 - Math.clz32(found & -found);
-  }
-  return to;
 }
 
 function filledWords(blocks: number): Uint32Array {

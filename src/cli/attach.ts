@@ -1,8 +1,10 @@
 /** `volary attach`: a volume as a block device of this host. */
 
-import { VolumeName } from '../control-protocol/names.ts';
+import type { DirectoryClient } from '../control-protocol/directory-client.ts';
+import { type InterfaceName, VolumeName } from '../control-protocol/names.ts';
 import { ControlError, UsageError } from '../model/errors.ts';
 import { parseDirectory, withDirectory } from './directory-option.ts';
+import { parseInterface } from './login.ts';
 import { parseAs, parseCount, parseSingle } from './values.ts';
 import { type Action, verb } from './verb.ts';
 
@@ -12,7 +14,8 @@ const CONNECTIONS_MAX = 64;
 export const attach = verb({
   command: 'attach <volume>',
   summary: 'Make a volume a block device of this host',
-  completes: 'volume',
+  completes: ['volume'],
+  completesOptions: { interface: 'interface' },
   describe: (yargs) =>
     withDirectory(
       yargs
@@ -33,12 +36,13 @@ export const attach = verb({
           defaultDescription: String(CONNECTIONS_DEFAULT),
         })
         .option('interface', {
-          describe: 'Where this host is, to choose the nearest copy (comes with remote copy)',
+          describe: 'Where this host is: the nearest copy becomes primary (as "volary login" does)',
           type: 'string',
           requiresArg: true,
         })
         .example('$0 attach db', 'Prints /dev/nbd0, which can be formatted and mounted')
         .example('mount "$($0 attach db)" /mnt', 'In one go')
+        .example('$0 attach db --interface rack7', 'At a gateway of the nearest copy')
         .example('$0 detach db', 'Undoes it'),
     ),
   parse: (given): Action => {
@@ -47,22 +51,27 @@ export const attach = verb({
     const device = parseSingle('device', given.device, parseDevice);
     const connections =
       parseSingle('connections', given.connections, parseConnections) ?? CONNECTIONS_DEFAULT;
+    const place = parseInterface(given.interface);
     return async (output) => {
-      if (given.interface !== undefined) {
-        throw new ControlError(
-          'not-supported',
-          '--interface comes with remote copy, which is not there yet: leave it out',
-        );
-      }
-      const { uris } = await directory.volume(name);
-      if (uris.length === 0)
-        throw new ControlError('unavailable', `no gateway serves volume ${name}: start one`);
+      const uris = await urisOf(directory, name, place);
       const { attachDevice } = await import('../runtime/nbd-attach.ts');
       const attached = await attachDevice({ uris, connections, ...(device === undefined ? {} : { device }) });
       output.result({ volume: name, ...attached }, attached.device);
     };
   },
 });
+
+/** @throws ControlError */
+async function urisOf(
+  directory: DirectoryClient,
+  name: VolumeName,
+  place: InterfaceName | undefined,
+): Promise<string[]> {
+  if (place !== undefined) return [(await directory.login(name, { interface: place })).uri];
+  const { uris } = await directory.volume(name);
+  if (uris.length > 0) return uris;
+  throw new ControlError('unavailable', `no gateway serves volume ${name}: start one`);
+}
 
 /** @throws UsageError */
 export function parseDevice(text: string): string {

@@ -1,6 +1,6 @@
 /**
- * What the script of `volary completion` asks this program for: verbs and options are yargs' business; names of volumes and
- * storage systems are asked for at the directory, shortly, and in silence when it is away.
+ * What the script of `volary completion` asks this program for: verbs and options are yargs' business; names of volumes, storage
+ * systems, sites and so on are asked for at the directory, shortly, and in silence when it is away.
  */
 
 import { DirectoryClient } from '../control-protocol/directory-client.ts';
@@ -15,10 +15,9 @@ const TIMEOUT_MS = 500;
 export async function completeNames(verbs: readonly Verb[], words: readonly string[]): Promise<string[]> {
   const { url, rest } = withoutDirectory(words);
   const path = verbPath(verbs, rest);
-  const what = path.at(-1)?.completes;
   const current = rest.at(-1) ?? '';
-  const places = rest.filter((word) => !word.startsWith('-')).length;
-  if (what === undefined || current.startsWith('-') || places !== path.length + 1) return [];
+  const what = meantBy(path, rest);
+  if (what === undefined || current.startsWith('-')) return [];
   try {
     const directory = new DirectoryClient(directoryUrl(url), { timeoutMs: TIMEOUT_MS });
     return (await listed(directory, what)).filter((name) => name.startsWith(current));
@@ -26,6 +25,22 @@ export async function completeNames(verbs: readonly Verb[], words: readonly stri
     if (error instanceof VolaryError) return [];
     throw error;
   }
+}
+
+/** What the last word is to name: an option's value, or the verb's argument of that place. */
+function meantBy(path: readonly Verb[], words: readonly string[]): Completes | undefined {
+  const verb = path.at(-1);
+  if (verb === undefined) return undefined;
+  const before = words.slice(0, -1);
+  const ofOption = (word: string | undefined): Completes | undefined => {
+    const option = word?.startsWith('--') ? word.slice(2) : '';
+    return Object.hasOwn(verb.completesOptions, option) ? verb.completesOptions[option] : undefined;
+  };
+  const option = ofOption(before.at(-1));
+  if (option !== undefined) return option;
+  const isPlace = (word: string, at: number): boolean =>
+    !word.startsWith('-') && ofOption(before[at - 1]) === undefined;
+  return verb.completes[before.filter(isPlace).length - path.length];
 }
 
 function withoutDirectory(words: readonly string[]): { url: string | undefined; rest: string[] } {
@@ -37,6 +52,20 @@ function withoutDirectory(words: readonly string[]): { url: string | undefined; 
 }
 
 async function listed(directory: DirectoryClient, what: Completes): Promise<string[]> {
-  const records = what === 'volume' ? await directory.volumes() : await directory.storageSystems();
+  switch (what) {
+    case 'volume':
+      return namesOf(await directory.volumes());
+    case 'storage':
+      return namesOf(await directory.storageSystems());
+    case 'interface':
+      return namesOf(await directory.interfaces());
+    case 'group':
+      return namesOf(await directory.groups());
+    default:
+      return [...new Set((await directory.storageSystems()).map(({ site }) => site))];
+  }
+}
+
+function namesOf(records: readonly { readonly name: string }[]): string[] {
   return records.map(({ name }) => name);
 }

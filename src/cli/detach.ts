@@ -10,7 +10,7 @@ export const detach = verb({
   command: 'detach <what>',
   summary: 'Undo an attach',
   flags: ['force'],
-  completes: 'volume',
+  completes: ['volume'],
   describe: (yargs) =>
     withDirectory(
       yargs

@@ -1,6 +1,6 @@
 /**
- * Waiting for an operation of the directory. The operation goes on whoever waits: a directory that is started again takes it
- * up, and so does who waited for it.
+ * Waiting for what the directory does. It goes on whoever waits: a directory that is started again takes it up, and so does
+ * who waited for it.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -17,28 +17,44 @@ const ASK_AGAIN_AFTER_MS = 500;
 /** How long one request waits at the directory. */
 const WAIT_MS = 5_000;
 
-/** The operation as it ended, well. @throws ControlError, with the operation's own code when it failed */
-export async function finish(directory: DirectoryClient, id: OperationId): Promise<OperationRecord> {
-  const operation = await withProgress(waitFor(directory, id), () => `waiting for operation ${id}`);
-  if (operation.error !== null) throw controlErrorOf(operation.error);
-  if (operation.state === 'failed') throw new ControlError('failed', `operation ${id} failed`);
-  return operation;
+export interface Waiting<T> {
+  readonly ask: () => Promise<T>;
+  readonly isOver: (answer: T) => boolean;
+  /** Between an answer and the next question. */
+  readonly pauseMs: number;
+  /** What becomes of it when the directory stays away, and how to ask later. */
+  readonly advice: string;
 }
 
-async function waitFor(directory: DirectoryClient, id: OperationId): Promise<OperationRecord> {
+/** Asks until it is over. @throws ControlError */
+export async function askUntil<T>({ ask, isOver, pauseMs, advice }: Waiting<T>): Promise<T> {
   let heardAtMs = performance.now();
   for (;;) {
     try {
-      const operation = await directory.operation(id, WAIT_MS);
-      if (operation.state === 'done' || operation.state === 'failed') return operation;
+      const answer = await ask();
+      if (isOver(answer)) return answer;
       heardAtMs = performance.now();
+      await sleep(pauseMs);
     } catch (error) {
       if (!isAway(error)) throw error;
       if (performance.now() - heardAtMs > AWAY_MS_MAX) {
-        const next = `the operation goes on when it is back; ask with: volary operation wait ${id}`;
-        throw new ControlError(error.code, `${error.message}; ${next}`, { cause: error });
+        throw new ControlError(error.code, `${error.message}; ${advice}`, { cause: error });
       }
       await sleep(ASK_AGAIN_AFTER_MS);
     }
   }
+}
+
+/** The operation as it ended, well. @throws ControlError, with the operation's own code when it failed */
+export async function finish(directory: DirectoryClient, id: OperationId): Promise<OperationRecord> {
+  const work = askUntil({
+    ask: () => directory.operation(id, WAIT_MS),
+    isOver: ({ state }) => state === 'done' || state === 'failed',
+    pauseMs: 0,
+    advice: `the operation goes on when it is back; ask with: volary operation wait ${id}`,
+  });
+  const operation = await withProgress(work, () => `waiting for operation ${id}`);
+  if (operation.error !== null) throw controlErrorOf(operation.error);
+  if (operation.state === 'failed') throw new ControlError('failed', `operation ${id} failed`);
+  return operation;
 }

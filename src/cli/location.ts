@@ -21,7 +21,7 @@ const COLUMNS: readonly Column<Location>[] = [
 export const location = verb({
   command: 'location <volume>',
   summary: 'The real volumes behind a range of a volume',
-  completes: 'volume',
+  completes: ['volume'],
   describe: (yargs) =>
     withDirectory(
       yargs

@@ -16,7 +16,7 @@ const GATEWAY_COLUMNS: readonly Column<GatewayView>[] = [
 ];
 
 export function formatStatus(view: StatusView): string {
-  const { count, bytes, notReady } = view.volumes;
+  const { count, bytes, notReady, suspended } = view.volumes;
   const volumes = count === 1 ? '1 volume' : `${count} volumes`;
   const waiting = notReady.length === 0 ? '' : `; not ready: ${notReady.join(', ')}`;
   return [
@@ -27,6 +27,7 @@ export function formatStatus(view: StatusView): string {
     formatTable(view.gateways, GATEWAY_COLUMNS, 'no gateways yet'),
     '',
     `${volumes}, ${formatSize(bytes)}${waiting}`,
+    ...suspended.map((name) => `volume ${name}: a copy does not follow (why: volary volume show ${name})`),
     ...view.operations.map(formatOperation),
   ].join('\n');
 }

@@ -43,7 +43,7 @@ const list = verb({
 const show = verb({
   command: 'show <name>',
   summary: 'A storage system',
-  completes: 'storage',
+  completes: ['storage'],
   describe: (yargs) =>
     withDirectory(
       yargs

@@ -7,16 +7,22 @@ import { parseSize } from '../model/size.ts';
 const BUSY_POLL_US_MAX = 10_000;
 
 /** yargs makes an array of an option that is given twice: that is a mistake here. */
+export function single<Text extends string>(
+  option: string,
+  given: Text | readonly Text[] | undefined,
+): Text | undefined {
+  if (given === undefined || typeof given === 'string') return given;
+  throw new UsageError('bad-argument', `--${option} is given more than once: give it once`);
+}
+
+/** The same, in the form of a value. @throws UsageError */
 export function parseSingle<T>(
   option: string,
   given: string | readonly string[] | undefined,
   parse: (text: string) => T,
 ): T | undefined {
-  if (given === undefined) return undefined;
-  if (typeof given !== 'string') {
-    throw new UsageError('bad-argument', `--${option} is given more than once: give it once`);
-  }
-  return parse(given);
+  const text = single(option, given);
+  return text === undefined ? undefined : parse(text);
 }
 
 /** yargs takes every value of a flag but `true` for false: `--read-only=yes` must not serve for writing. */

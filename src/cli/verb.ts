@@ -12,7 +12,7 @@ import type { Output } from './output.ts';
 export type Action = (output: Output) => Promise<void>;
 
 /** Names that the shell can complete, and that only the directory knows. */
-export type Completes = 'volume' | 'storage';
+export type Completes = 'volume' | 'storage' | 'site' | 'interface' | 'group';
 
 export interface Verb {
   readonly name: string;
@@ -20,8 +20,10 @@ export interface Verb {
   readonly verbs: readonly Verb[];
   /** Options that are either there or not, less those of every verb. */
   readonly flags: readonly string[];
-  /** What its first argument names. */
-  readonly completes: Completes | undefined;
+  /** What its arguments name, as many as can be told. */
+  readonly completes: readonly Completes[];
+  /** What its options name. */
+  readonly completesOptions: Readonly<Record<string, Completes>>;
   readonly register: (yargs: Argv, chosen: (action: Action) => void) => Argv;
 }
 
@@ -30,18 +32,21 @@ export interface VerbOptions<T> {
   readonly command: string;
   readonly summary: string;
   readonly flags?: readonly string[];
-  readonly completes?: Completes;
+  readonly completes?: readonly Completes[];
+  readonly completesOptions?: Readonly<Record<string, Completes>>;
   readonly describe: (yargs: Argv) => Argv<T>;
   /** @throws UsageError */
   readonly parse: (given: ArgumentsCamelCase<T>) => Action;
 }
 
-export function verb<T>({ command, summary, flags, completes, describe, parse }: VerbOptions<T>): Verb {
+export function verb<T>(options: VerbOptions<T>): Verb {
+  const { command, summary, flags = [], completes = [], completesOptions = {}, describe, parse } = options;
   return {
     name: command.split(' ', 1).join(),
     verbs: [],
-    flags: flags ?? [],
+    flags,
     completes,
+    completesOptions,
     register: (yargs, chosen) =>
       yargs.command(command, summary, describe, (given) => chosen(parse(given))) as Argv,
   };
@@ -54,7 +59,8 @@ export function family(name: string, summary: string, verbs: readonly Verb[]): V
     name,
     verbs,
     flags: [],
-    completes: undefined,
+    completes: [],
+    completesOptions: {},
     register: (yargs, chosen) =>
       yargs.command(name, `${summary}: ${names}`, (inner) => {
         for (const member of verbs) member.register(inner, chosen);

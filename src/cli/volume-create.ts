@@ -2,9 +2,9 @@
 
 import type { CreateVolume } from '../control-protocol/directory-api.ts';
 import { GroupName, StorageName, VolumeName } from '../control-protocol/names.ts';
-import { ControlError, UsageError } from '../model/errors.ts';
+import { UsageError } from '../model/errors.ts';
 import { parseDirectory, withDirectory } from './directory-option.ts';
-import { parseAs, parseSingle, parseVolumeSize } from './values.ts';
+import { parseAs, parseSingle, parseVolumeSize, single } from './values.ts';
 import { type Action, verb } from './verb.ts';
 import { formatMade } from './volume-text.ts';
 import { conclude, parseWait, withWait } from './wait-option.ts';
@@ -15,6 +15,7 @@ export const create = verb({
   command: 'create <name>',
   summary: 'Make a volume',
   flags: ['wait', 'no-wait'],
+  completesOptions: { segment: 'storage', copy: 'storage', group: 'group' },
   describe: (yargs) =>
     withWait(
       withDirectory(
@@ -47,14 +48,14 @@ export const create = verb({
             requiresArg: true,
           })
           .option('copy', {
-            describe: 'Storage system for one more copy (comes with remote copy)',
+            describe: 'Storage system that gets one more copy of the whole volume; may be repeated',
             type: 'string',
             array: true,
             requiresArg: true,
           })
           .option('transfer', {
-            describe: 'How copies are kept (comes with remote copy)',
-            choices: ['sync', 'async'],
+            describe: 'How copies are kept: sync (every write is answered by all of them) or async',
+            choices: ['sync', 'async'] as const,
             requiresArg: true,
           })
           .example('$0 volume create db --size 10GiB', 'Where there is room')
@@ -62,22 +63,26 @@ export const create = verb({
           .example(
             '$0 volume create db --size 10GiB --segment east-1:4GiB --segment west-1',
             'The first 4 GiB here, the rest there',
-          ),
+          )
+          .example('$0 volume create db --size 10GiB --copy west-1', 'With a copy, kept in step'),
       ),
     ),
   parse: (given): Action => {
     const directory = parseDirectory(given);
     const wait = parseWait(given);
     const segments = given.segment?.map(parseSegment);
+    const copies = given.copy?.map((text) => parseAs('bad-name', StorageName, text));
+    const transfer = single('transfer', given.transfer);
     const group = parseSingle('group', given.group, (text) => parseAs('bad-name', GroupName, text));
     const body = {
       name: parseAs('bad-name', VolumeName, given.name),
       sizeBytes: parseSingle('size', given.size, parseVolumeSize) ?? 0,
       ...(segments === undefined ? {} : { segments: segments }),
+      ...(copies === undefined ? {} : { copies }),
+      ...(transfer === undefined ? {} : { transfer }),
       ...(group === undefined ? {} : { group }),
     };
     return async (output) => {
-      refuseCopies(given.copy !== undefined, given.transfer !== undefined);
       const operation = await directory.createVolume(body);
       await conclude(operation, {
         directory,
@@ -98,13 +103,4 @@ export function parseSegment(text: string): SegmentWish {
   if (size === '') throw new UsageError('bad-size', `--segment ${text} has no size behind the colon`);
   const storage = parseAs('bad-name', StorageName, name);
   return size === undefined ? { storage } : { storage, sizeBytes: parseVolumeSize(size) };
-}
-
-function refuseCopies(copy: boolean, transfer: boolean): void {
-  const refused = copy ? '--copy' : transfer ? '--transfer' : undefined;
-  if (refused === undefined) return;
-  throw new ControlError(
-    'not-supported',
-    `${refused} comes with remote copy, which is not there yet: leave it out, and the volume has one copy`,
-  );
 }

@@ -14,7 +14,7 @@ const MEANING =
 export const repair = verb({
   command: 'repair <name>',
   summary: 'Take back what has failed of a volume',
-  completes: 'volume',
+  completes: ['volume'],
   describe: (yargs) =>
     withDirectory(
       yargs

@@ -7,15 +7,30 @@ import { type Column, formatTable } from './table.ts';
 interface Part {
   readonly segment: SegmentView;
   readonly copy: SegmentView['copies'][number];
+  /** The segment's first line: the others leave out what is the same. */
+  readonly isFirst: boolean;
 }
 
 const COLUMNS: readonly Column<Part>[] = [
-  { head: 'OFFSET', align: 'right', cell: ({ segment }) => formatSize(segment.offset) },
-  { head: 'LENGTH', align: 'right', cell: ({ segment }) => formatSize(segment.length) },
+  {
+    head: 'OFFSET',
+    align: 'right',
+    cell: ({ segment, isFirst }) => (isFirst ? formatSize(segment.offset) : ''),
+  },
+  {
+    head: 'LENGTH',
+    align: 'right',
+    cell: ({ segment, isFirst }) => (isFirst ? formatSize(segment.length) : ''),
+  },
   { head: 'STORAGE', cell: ({ copy }) => copy.storage },
   { head: 'SITE', cell: ({ copy }) => copy.site },
   { head: 'ROLE', cell: ({ copy }) => copy.role },
   { head: 'PAIR', cell: ({ copy }) => (copy.reason === null ? copy.pair : `${copy.pair} (${copy.reason})`) },
+  {
+    head: 'OUT OF SYNC',
+    align: 'right',
+    cell: ({ copy }) => (copy.role === 'primary' ? '-' : formatSize(copy.outOfSyncBytes)),
+  },
   { head: 'MODE', cell: ({ copy }) => copy.mode },
   { head: 'FILE', cell: ({ copy }) => copy.file ?? '-' },
 ];
@@ -23,7 +38,9 @@ const COLUMNS: readonly Column<Part>[] = [
 export function formatVolume(volume: VolumeView): string {
   const group = volume.group === null ? '' : `, group ${volume.group}`;
   const operation = volume.operation === null ? '' : `, operation ${volume.operation}`;
-  const parts = volume.segments.flatMap((segment) => segment.copies.map((copy) => ({ segment, copy })));
+  const parts = volume.segments.flatMap((segment) =>
+    segment.copies.map((copy, index) => ({ segment, copy, isFirst: index === 0 })),
+  );
   return [
     `volume ${volume.name}: ${formatSize(volume.size)}, ${volume.state}, epoch ${volume.epoch}${group}${operation}`,
     '',
@@ -35,9 +52,13 @@ export function formatVolume(volume: VolumeView): string {
 
 /** When it has just been made. */
 export function formatMade(volume: VolumeView): string {
-  const storage = new Set(volume.segments.flatMap(({ copies }) => copies.map((copy) => copy.storage)));
+  const copies = volume.segments.flatMap((segment) => segment.copies);
+  const namesOf = (role: (typeof copies)[number]['role']): string =>
+    [...new Set(copies.filter((copy) => copy.role === role).map(({ storage }) => storage))].join(', ');
+  const secondaries = namesOf('secondary');
+  const withCopies = secondaries === '' ? '' : `, with copies on ${secondaries}`;
   return [
-    `volume ${volume.name} of ${formatSize(volume.size)} is ready, on ${[...storage].join(', ')}`,
+    `volume ${volume.name} of ${formatSize(volume.size)} is ready, on ${namesOf('primary')}${withCopies}`,
     ...formatUris(volume),
   ].join('\n');
 }

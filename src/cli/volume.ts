@@ -44,7 +44,7 @@ const list = verb({
 const show = verb({
   command: 'show <name>',
   summary: 'A volume: where it lies, and where hosts connect',
-  completes: 'volume',
+  completes: ['volume'],
   describe: (yargs) =>
     withDirectory(
       yargs
@@ -67,7 +67,7 @@ const resize = verb({
   command: 'resize <name> <size>',
   summary: 'Give a volume another size',
   flags: ['allow-shrink', 'wait', 'no-wait'],
-  completes: 'volume',
+  completes: ['volume'],
   describe: (yargs) =>
     withWait(
       withDirectory(
@@ -112,7 +112,7 @@ const remove = verb({
   command: 'delete <name>',
   summary: 'Delete a volume and all that is in it',
   flags: ['force', 'wait', 'no-wait'],
-  completes: 'volume',
+  completes: ['volume'],
   describe: (yargs) =>
     withWait(
       withDirectory(

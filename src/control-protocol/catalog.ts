@@ -79,6 +79,8 @@ export const SegmentRecord = z.object({
   epoch: Epoch,
   /** The primary of the epoch has taken over from one that handed over, or is the first: no lease has to be waited out. */
   isHandedOver: z.boolean().default(true),
+  /** A person has forced the primary of the epoch, though it was not promotable: what it knows of the others counts for nothing. */
+  isForced: z.boolean().default(false),
   /** It has, or had, more than one copy: its members are told the group that they are. */
   isGrouped: z.boolean().default(false),
   copies: z.array(CopyRecord).min(1),

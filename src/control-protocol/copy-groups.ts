@@ -115,6 +115,6 @@ export const LeaseRequest = z.object({
   givingWay: z.array(RealVolumeId).max(10_000),
 });
 export type LeaseRequest = z.infer<typeof LeaseRequest>;
-/** In the order of the request. */
+/** In the order of the request; false: it is not primary in that epoch any more. `unavailable` instead of an answer: ask again. */
 export const LeaseAnswer = z.object({ granted: z.array(z.boolean()) });
 export type LeaseAnswer = z.infer<typeof LeaseAnswer>;

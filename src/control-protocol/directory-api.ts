@@ -266,11 +266,16 @@ export type GatewayView = z.infer<typeof GatewayView>;
 export const StatusView = z.object({
   clusterId: Identity,
   revision: z.int(),
-  /** `degraded`: something below is offline or has failed. */
+  /** `degraded`: something below is offline, has failed or is suspended. */
   health: z.enum(['ok', 'degraded']),
   storage: z.array(StorageView),
   gateways: z.array(GatewayView),
-  volumes: z.object({ count: z.int(), bytes: Bytes, notReady: z.array(VolumeName) }),
+  volumes: z.object({
+    count: z.int(),
+    bytes: Bytes,
+    notReady: z.array(VolumeName),
+    suspended: z.array(VolumeName).default([]).describe('those with a copy that should follow, and does not'),
+  }),
   operations: z.array(OperationRecord).describe('those that are not finished'),
 });
 export type StatusView = z.infer<typeof StatusView>;

@@ -54,6 +54,7 @@ const KNOWN_CODES: Record<ControlErrorCode, true> = {
   'wrong-identity': true,
   'not-supported': true,
   unavailable: true,
+  timeout: true,
   unreachable: true,
   cancelled: true,
   failed: true,

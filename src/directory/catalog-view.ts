@@ -5,6 +5,8 @@
 import type {
   EventRecord,
   GatewayRecord,
+  GroupRecord,
+  InterfaceRecord,
   OperationRecord,
   SegmentRecord,
   StorageRecord,
@@ -28,6 +30,8 @@ export class CatalogView {
   readonly volumes = new Map<string, VolumeRecord>();
   readonly storage = new Map<string, StorageRecord>();
   readonly gateways = new Map<string, GatewayRecord>();
+  readonly interfaces = new Map<string, InterfaceRecord>();
+  readonly groups = new Map<string, GroupRecord>();
   readonly operations = new Map<string, OperationRecord>();
   readonly garbage = new Map<string, GarbageRecord>();
   readonly presence = new Map<string, PresenceRecord>();
@@ -111,6 +115,12 @@ export class CatalogView {
         break;
       case 'gateways':
         putOrDelete(this.gateways, change.id, change.record);
+        break;
+      case 'interfaces':
+        putOrDelete(this.interfaces, change.id, change.record);
+        break;
+      case 'groups':
+        putOrDelete(this.groups, change.id, change.record);
         break;
       case 'operations':
         putOrDelete(this.operations, change.id, change.record);

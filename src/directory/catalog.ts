@@ -12,11 +12,13 @@
 import type {
   EventRecord,
   GatewayRecord,
+  GroupRecord,
+  InterfaceRecord,
   OperationRecord,
   StorageRecord,
   VolumeRecord,
 } from '../control-protocol/catalog.ts';
-import type { RealVolumeId, VolumeName } from '../control-protocol/names.ts';
+import type { InterfaceName, RealVolumeId, VolumeName } from '../control-protocol/names.ts';
 import { assert, ControlError } from '../model/errors.ts';
 import type { CatalogStore, LeaseId, Put } from './catalog-store.ts';
 import { CatalogView } from './catalog-view.ts';
@@ -160,6 +162,18 @@ export class Draft {
 
   putGateway(record: GatewayRecord): void {
     this.#put({ key: keys.gateway(record.name), value: record });
+  }
+
+  putInterface(record: InterfaceRecord): void {
+    this.#put({ key: keys.interface(record.name), value: record });
+  }
+
+  removeInterface(name: InterfaceName): void {
+    this.#delete(keys.interface(name));
+  }
+
+  putGroup(record: GroupRecord): void {
+    this.#put({ key: keys.group(record.name), value: record });
   }
 
   /** Forgets the oldest finished ones when they have become too many by a tenth. */

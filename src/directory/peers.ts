@@ -5,7 +5,13 @@ import { GatewayClient, StorageClient } from '../control-protocol/peers-client.t
 
 export type StoragePeer = Pick<
   StorageClient,
-  'realVolume' | 'makeRealVolume' | 'changeRealVolume' | 'deleteRealVolume'
+  | 'realVolume'
+  | 'makeRealVolume'
+  | 'changeRealVolume'
+  | 'deleteRealVolume'
+  | 'group'
+  | 'configureGroup'
+  | 'handOver'
 >;
 export type GatewayPeer = Pick<GatewayClient, 'hostsOf'>;
 

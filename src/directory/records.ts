@@ -5,9 +5,12 @@
 
 import { z } from 'zod';
 import {
+  CopyRecord,
   EventRecord,
   GatewayRecord,
+  GroupRecord,
   Instant,
+  InterfaceRecord,
   OperationRecord,
   SegmentRecord,
   StorageRecord,
@@ -17,9 +20,12 @@ import { FailedRealVolume } from '../control-protocol/directory-api.ts';
 import {
   Bytes,
   type GatewayName,
+  type GroupName,
   Identity,
+  type InterfaceName,
   type OperationId,
   RealVolumeId,
+  SiteName,
   StorageName,
   type VolumeName,
   VolumeSize,
@@ -60,10 +66,10 @@ export type DeleteInput = z.infer<typeof DeleteInput>;
 const ResizePlan = z.discriminatedUnion('kind', [
   /** The segments as they shall be. */
   z.object({ kind: z.literal('grow'), segments: z.array(SegmentRecord) }),
-  /** What the volume's record has let go of: a tail of one real volume, and whole ones. */
+  /** What the volume's record has let go of: a tail of the last segment's copies, and whole real volumes. */
   z.object({
     kind: z.literal('shrink'),
-    cut: RealVolumeReference.extend({ toBytes: Bytes }).nullable(),
+    cuts: z.array(RealVolumeReference.extend({ toBytes: Bytes })),
     removed: z.array(RealVolumeReference),
   }),
 ]);
@@ -74,6 +80,36 @@ export const ResizeInput = z.object({
   plan: ResizePlan,
 });
 export type ResizeInput = z.infer<typeof ResizeInput>;
+
+export const AddCopyInput = z.object({
+  storage: StorageName,
+  /** In the order of the segments. */
+  plan: z.object({ copies: z.array(CopyRecord) }),
+});
+export type AddCopyInput = z.infer<typeof AddCopyInput>;
+
+/** The record has let go of them. */
+export const RemoveCopyInput = z.object({
+  storage: StorageName,
+  plan: z.object({ removed: z.array(RealVolumeReference) }),
+});
+export type RemoveCopyInput = z.infer<typeof RemoveCopyInput>;
+
+export const WantedInput = z.object({ storage: StorageName });
+export type WantedInput = z.infer<typeof WantedInput>;
+
+/** Another primary for some segments. */
+export const MoveInput = z.object({
+  storage: StorageName.optional(),
+  site: SiteName.optional(),
+  force: z.boolean().optional(),
+  /** The primaries of before have said that they do not want to be it. */
+  hasGivenWay: z.boolean().optional(),
+  plan: z.object({
+    moves: z.array(z.object({ offset: Bytes, from: RealVolumeId, to: RealVolumeId })).min(1),
+  }),
+});
+export type MoveInput = z.infer<typeof MoveInput>;
 
 export type PeerKind = 'storage' | 'gateway';
 /** As `storage/east-1`. */
@@ -89,6 +125,8 @@ export const keys = {
   volume: (name: VolumeName) => `/volumes/${name}`,
   storage: (name: StorageName) => `/storage/${name}`,
   gateway: (name: GatewayName) => `/gateways/${name}`,
+  interface: (name: InterfaceName) => `/interfaces/${name}`,
+  group: (name: GroupName) => `/groups/${name}`,
   operation: (id: OperationId) => `/operations/${id}`,
   event: (id: number) => `/events/${String(id).padStart(EVENT_DIGITS, '0')}`,
   garbage: (id: RealVolumeId) => `/garbage/${id}`,
@@ -102,6 +140,8 @@ const TABLES = {
   volumes: VolumeRecord,
   storage: StorageRecord,
   gateways: GatewayRecord,
+  interfaces: InterfaceRecord,
+  groups: GroupRecord,
   operations: OperationRecord,
   events: EventRecord,
   garbage: GarbageRecord,

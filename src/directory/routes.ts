@@ -1,8 +1,7 @@
 /** The directory's API: each route calls what does it, and nothing else. */
 
 import type { ServerResponse } from 'node:http';
-import type { OperationRecord } from '../control-protocol/catalog.ts';
-import { directoryRoutes as routes, WAIT_MS_MAX } from '../control-protocol/directory-routes.ts';
+import { directoryRoutes as routes } from '../control-protocol/directory-routes.ts';
 import { assert, ControlError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import type { HttpServer } from '../runtime/http-server.ts';
@@ -10,6 +9,7 @@ import { provisionedBytes } from './capacity.ts';
 import type { Catalog } from './catalog.ts';
 import { eventMessages, informationMessages } from './information.ts';
 import type { Membership } from './membership.ts';
+import { finishedOperation } from './operations/wait.ts';
 import type { Peers } from './peers.ts';
 import { type Message, streamMessages } from './sse.ts';
 import {
@@ -22,10 +22,10 @@ import {
   storageViews,
   volumeRecord,
   volumeSummaries,
-  volumeView,
 } from './views.ts';
 import { repairVolume } from './volume-repair.ts';
 import type { VolumeRequests } from './volume-requests.ts';
+import { volumeView } from './volume-view.ts';
 
 /** Watches and followers of events, together. */
 const STREAMS_MAX = 1_000;
@@ -90,7 +90,7 @@ function addVolumeRoutes(server: HttpServer, { catalog, requests, peers }: Route
     reply.status(202).send(shownOperation(await requests.create(body))),
   );
   server.get('/volumes/:name', { schema: routes.volume }, ({ params }) =>
-    volumeView(view, volumeRecord(view, params.name)),
+    volumeView(view, peers, volumeRecord(view, params.name)),
   );
   server.patch('/volumes/:name', { schema: routes.resizeVolume }, async ({ params, body }, reply) =>
     reply.status(202).send(shownOperation(await requests.resize(params.name, body))),
@@ -138,27 +138,4 @@ function addStreamRoutes(
   server.get('/watch', { schema: routes.watch }, (_request, reply) =>
     stream(reply, (signal) => informationMessages(catalog, signal)),
   );
-}
-
-/** The operation, when it has finished or the time is over. @throws ControlError not-found */
-async function finishedOperation(catalog: Catalog, id: string, waitMs: number): Promise<OperationRecord> {
-  const find = (): OperationRecord => {
-    const operation = catalog.view.operations.get(id);
-    if (operation === undefined) throw new ControlError('not-found', `there is no operation ${id}`);
-    return operation;
-  };
-  if (find().finishedAt !== null || waitMs === 0) return find();
-  await new Promise<void>((resolve) => {
-    const stopListening = catalog.onCommit(() => {
-      if (catalog.view.operations.get(id)?.finishedAt === null) return;
-      settle();
-    });
-    const timer = setTimeout(() => settle(), Math.min(waitMs, WAIT_MS_MAX)).unref();
-    const settle = (): void => {
-      stopListening();
-      clearTimeout(timer);
-      resolve();
-    };
-  });
-  return find();
 }

@@ -8,19 +8,28 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Log } from '../model/log.ts';
 import type { Service } from '../model/service.ts';
+import type { GroupSettings } from '../replication/group-rules.ts';
 import { createHttpServer } from '../runtime/http-server.ts';
 import { listenHttp } from '../runtime/listen.ts';
 import { type DataFolder, openDataFolder } from '../storage/data-folder.ts';
 import { Catalog } from './catalog.ts';
 import type { CatalogStore } from './catalog-store.ts';
+import { CopyRequests } from './copy-requests.ts';
+import { addCopyRoutes } from './copy-routes.ts';
 import { GarbageCollector } from './garbage.ts';
+import { GroupConfigs } from './group-configs.ts';
+import { GroupLeases } from './group-leases.ts';
+import { Logins } from './login.ts';
 import { LEASE_MS, Membership } from './membership.ts';
 import { registerMetrics } from './metrics.ts';
+import { OperationDesk } from './operation-desk.ts';
 import { RETRY_LIMITS, type RetryLimits } from './operations/perform.ts';
 import { OperationRunner } from './operations/runner.ts';
+import { PairReports } from './pair-reports.ts';
 import { httpPeers, type Peers } from './peers.ts';
 import { addRoutes } from './routes.ts';
 import { SqliteStore } from './sqlite-store.ts';
+import { Teller } from './teller.ts';
 import { VolumeRequests } from './volume-requests.ts';
 
 export interface DirectoryOptions {
@@ -36,7 +45,12 @@ export interface DirectoryParts {
   readonly log: Log;
   readonly peers?: Peers;
   readonly limits?: RetryLimits;
+  /** Of storage systems and gateways. */
   readonly leaseMs?: number;
+  /** What members of copy groups are told. */
+  readonly group?: Partial<GroupSettings>;
+  /** As in group-leases.ts. */
+  readonly returnMs?: number;
   readonly garbageRetryMs?: number;
   readonly unknownMs?: number;
   readonly now?: () => Date;
@@ -44,6 +58,7 @@ export interface DirectoryParts {
 }
 
 const VERSION = '0.1.0';
+const GROUP_SETTINGS: GroupSettings = { leaseMs: 3_000, copyBytesPerSecond: 0 };
 
 /** @throws UsageError, StoreError */
 export async function startDirectory({ dataFolder, listen, log }: DirectoryOptions): Promise<Service> {
@@ -78,7 +93,10 @@ export async function startDirectoryOn(parts: DirectoryParts): Promise<Service> 
   await nameCluster(catalog);
   const { garbageRetryMs: retryMs, leaseMs = LEASE_MS, random = randomBytes } = parts;
   const unknown = parts.unknownMs === undefined ? {} : { unknownMs: parts.unknownMs };
-  const runner = new OperationRunner({ catalog, peers, limits, log });
+  const configs = new GroupConfigs(catalog.view, { ...GROUP_SETTINGS, ...parts.group });
+  const runner = new OperationRunner({ catalog, peers, configs, limits, log });
+  const desk = new OperationDesk({ catalog, runner, random });
+  const teller = new Teller({ catalog, peers, configs, limits, log });
   const garbage = new GarbageCollector({
     catalog,
     peers,
@@ -86,15 +104,25 @@ export async function startDirectoryOn(parts: DirectoryParts): Promise<Service> 
     ...(retryMs === undefined ? {} : { retryMs }),
   });
   const membership = new Membership({ catalog, log, now, leaseMs, ...unknown });
-  const requests = new VolumeRequests({ catalog, runner, peers, letGoMs: limits.letGoMs, random });
+  const requests = new VolumeRequests({ catalog, desk, peers, letGoMs: limits.letGoMs });
+  const copies = new CopyRequests(desk);
+  const returnMs = parts.returnMs === undefined ? {} : { returnMs: parts.returnMs };
   let notReady: string | undefined = 'starting';
   const server = createHttpServer({ title: 'Volary directory', log, notReady: () => notReady });
   const streams = addRoutes(server, { catalog, membership, requests, peers, version: VERSION, log });
-  registerMetrics(server.metricsRegistry, catalog.view, streams);
+  addCopyRoutes(server, {
+    catalog,
+    copies,
+    logins: new Logins({ catalog, requests: copies, peers, log }),
+    pairs: new PairReports(catalog, log),
+    leases: new GroupLeases({ catalog, requests: copies, log, ...returnMs }),
+  });
+  registerMetrics(server.metricsRegistry, { catalog, streams, untold: () => teller.untold });
   const stop = async (): Promise<void> => {
     notReady = 'stopping';
     await server.close();
     runner.stop();
+    teller.stop();
     garbage.stop();
     membership.stop();
     await catalog.close();
@@ -106,6 +134,7 @@ export async function startDirectoryOn(parts: DirectoryParts): Promise<Service> 
     await stop();
     throw error;
   }
+  teller.start();
   runner.resume();
   garbage.collect();
   membership.announceLosses();

@@ -1,20 +1,14 @@
 /** What the API shows, made of the catalog's records. */
 
-import type {
-  OperationRecord,
-  SegmentRecord,
-  StorageRecord,
-  VolumeRecord,
-} from '../control-protocol/catalog.ts';
+import type { OperationRecord, StorageRecord, VolumeRecord } from '../control-protocol/catalog.ts';
 import type {
   GatewayView,
   Location,
   StatusView,
   StorageView,
   VolumeSummary,
-  VolumeView,
 } from '../control-protocol/directory-api.ts';
-import { Epoch, type RealVolumeId, type StorageName } from '../control-protocol/names.ts';
+import type { StorageName } from '../control-protocol/names.ts';
 import { formatRealVolumeExport } from '../control-protocol/real-volume-export.ts';
 import { assert, ControlError } from '../model/errors.ts';
 import { formatListenUri } from '../model/nbd-uri.ts';
@@ -22,54 +16,11 @@ import { provisionedBytes } from './capacity.ts';
 import type { CatalogView } from './catalog-view.ts';
 import type { Membership } from './membership.ts';
 
-const NO_LAG = { entries: 0, bytes: 0, seconds: 0 };
-
 /** @throws ControlError not-found */
 export function volumeRecord(view: CatalogView, name: string): VolumeRecord {
   const volume = view.volumes.get(name);
   if (volume === undefined) throw new ControlError('not-found', `there is no volume ${name}`);
   return volume;
-}
-
-export function volumeView(view: CatalogView, volume: VolumeRecord): VolumeView {
-  const { name, sizeBytes: size, state, group, segments, operation, createdAt } = volume;
-  const gateways = byName(view.gateways);
-  return {
-    name,
-    size,
-    epoch: Epoch.parse(Math.max(1, ...segments.map(({ epoch }) => epoch))),
-    state,
-    group,
-    uris: gateways.flatMap(({ uris }) => uris.map((uri) => exportUri(uri, name))),
-    segments: segments.map((segment) => ({ ...segment, copies: copyViews(view, segment) })),
-    migrations: [],
-    operation,
-    createdAt,
-  };
-}
-
-function copyViews(view: CatalogView, { copies }: SegmentRecord): VolumeView['segments'][number]['copies'] {
-  return copies.map(({ accessKey: _, pairRevision: __, ...copy }) => ({
-    ...copy,
-    site: storageRecord(view, copy.storage).site,
-    reason: reasonOf(view, copy.storage, copy.realVolume),
-    outOfSyncBytes: 0,
-    lag: NO_LAG,
-  }));
-}
-
-/** What its storage system has reported last, to this directory or the one before. */
-function reasonOf(view: CatalogView, storage: StorageName, realVolume: RealVolumeId): string | null {
-  const reported = view.announced.get(`storage/${storage}`)?.failed;
-  const failure = reported?.find((failed) => failed.realVolume === realVolume);
-  return failure === undefined ? null : `its real volume has failed: ${failure.reason}`;
-}
-
-/** A gateway's URI has no export name: `nbd://HOST:PORT`, `nbd+unix:///?socket=PATH`. */
-export function exportUri(uri: string, exportName: string): string {
-  const [, place = uri, query = ''] = /^([^?]*?)\/?(\?.*)?$/.exec(uri) ?? [];
-  // What is left of `nbd+unix:///` has lost the slash of its path.
-  return `${place}/${encodeURIComponent(exportName)}${query}`;
 }
 
 export function volumeSummary({
@@ -108,7 +59,9 @@ export function locations(
     if (from >= to) return [];
     return segment.copies.map(({ storage, realVolume, realOffset, role, accessKey, file }): Location => {
       const { site, nbd } = storageRecord(view, storage);
-      const uri = `${formatListenUri(nbd)}/${formatRealVolumeExport(realVolume, segment.epoch, accessKey)}`;
+      // Others than the primary can be looked at, no more.
+      const use = formatRealVolumeExport(realVolume, segment.epoch, accessKey);
+      const uri = `${formatListenUri(nbd)}/${role === 'primary' ? use : realVolume}`;
       const at = realOffset + (from - segment.offset);
       return { offset: from, length: to - from, storage, site, realVolume, realOffset: at, role, uri, file };
     });
@@ -163,16 +116,18 @@ export function statusView(view: CatalogView, membership: Membership): StatusVie
     [...storage, ...gateways].every(({ state }) => state === 'online') &&
     storage.every(({ failed }) => failed.length === 0);
   const volumes = byName(view.volumes);
+  const suspended = volumes.filter(hasLostCopy).map(({ name }) => name);
   return {
     clusterId: view.cluster.clusterId,
     revision: view.informationRevision,
-    health: healthy ? 'ok' : 'degraded',
+    health: healthy && suspended.length === 0 ? 'ok' : 'degraded',
     storage,
     gateways,
     volumes: {
       count: volumes.length,
       bytes: volumes.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
       notReady: volumes.filter(({ state }) => state !== 'ready').map(({ name }) => name),
+      suspended,
     },
     operations: [...view.operations.values()]
       .filter(({ finishedAt }) => finishedAt === null)
@@ -181,18 +136,25 @@ export function statusView(view: CatalogView, membership: Membership): StatusVie
   };
 }
 
+/** A copy does not follow, and nobody has asked for that. */
+function hasLostCopy({ segments }: VolumeRecord): boolean {
+  return segments.some(({ copies }) =>
+    copies.some(({ pair, wanted }) => pair === 'suspended' && wanted === 'following'),
+  );
+}
+
 /** Without the plan, which has access keys. */
 export function shownOperation(operation: OperationRecord): OperationRecord {
   const { plan: _, ...input } = operation.input;
   return { ...operation, input };
 }
 
-function storageRecord(view: CatalogView, name: StorageName): StorageRecord {
+export function storageRecord(view: CatalogView, name: StorageName): StorageRecord {
   const record = view.storage.get(name);
   assert(record !== undefined, `storage system ${name} has real volumes, and is known`);
   return record;
 }
 
-function byName<T extends { readonly name: string }>(table: ReadonlyMap<string, T>): T[] {
+export function byName<T extends { readonly name: string }>(table: ReadonlyMap<string, T>): T[] {
   return [...table.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
 }

@@ -21,7 +21,13 @@ export function assertVolume(
       copies.filter(({ role }) => role === 'primary').length === 1,
       `2: each segment of ${name} has one primary`,
     );
-    for (const { realVolume } of copies) {
+    const systems = new Set(copies.map(({ storage }) => storage));
+    assert(systems.size === copies.length, `5: the copies of ${name} are on different storage systems`);
+    for (const { realVolume, role, pair, reason } of copies) {
+      assert(
+        (role === 'primary') === (pair === 'simplex') && (pair === 'suspended') === (reason !== null),
+        `5: ${realVolume} of ${name} has a pair that it can have`,
+      );
       const owner = ownerOf(realVolume);
       assert(
         !realVolumes.has(realVolume) && (owner === undefined || owner === name),

@@ -5,7 +5,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { GatewayRecord, VolumeRecord } from '../control-protocol/catalog.ts';
-import type { StorageName } from '../control-protocol/names.ts';
+import type { GatewayName, StorageName } from '../control-protocol/names.ts';
 import { ControlError } from '../model/errors.ts';
 import type { CatalogView } from './catalog-view.ts';
 import { realVolumesOf } from './operations/workflow.ts';
@@ -26,8 +26,7 @@ export interface AskedOfUsers {
 export async function refuseWhileUsed(volume: VolumeRecord, asked: AskedOfUsers): Promise<void> {
   const { name } = volume;
   const { view, peers, letGoMs } = asked;
-  const gateways = [...view.gateways.values()].filter((one) => view.presence.has(`gateway/${one.name}`));
-  const hosts = (await Promise.all(gateways.map((one) => hostsAt(one, volume, peers)))).flat();
+  const hosts = await hostsElsewhere(volume, { view, peers });
   if (hosts.length > 0) {
     throw new ControlError('in-use', `hosts are connected to volume ${name}: ${hosts.join(', ')}`);
   }
@@ -41,6 +40,17 @@ export async function refuseWhileUsed(volume: VolumeRecord, asked: AskedOfUsers)
     }
     await sleep(letGoMs / LOOKS);
   }
+}
+
+/** Hosts at the gateways that are online, one excepted. @throws ControlError unavailable */
+export async function hostsElsewhere(
+  volume: VolumeRecord,
+  { view, peers, but }: Pick<AskedOfUsers, 'view' | 'peers'> & { readonly but?: GatewayName },
+): Promise<string[]> {
+  const gateways = [...view.gateways.values()].filter(
+    ({ name }) => name !== but && view.presence.has(`gateway/${name}`),
+  );
+  return (await Promise.all(gateways.map((one) => hostsAt(one, volume, peers)))).flat();
 }
 
 async function hostsAt(gateway: GatewayRecord, { name }: VolumeRecord, peers: Peers): Promise<string[]> {

@@ -1,7 +1,7 @@
 /** What moves data in a gateway: the NBD server that hosts come to, and the volumes behind it. One in a process. */
 
 import type { DirectoryClient } from '../control-protocol/directory-client.ts';
-import { SECTOR_BYTES, type VolumeName } from '../control-protocol/names.ts';
+import { type GatewayName, SECTOR_BYTES, type VolumeName } from '../control-protocol/names.ts';
 import { ControlError, type ControlErrorCode, VolumeError, type VolumeErrorCode } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import { type ListenAddress, NbdServer } from '../nbd/server.ts';
@@ -15,6 +15,8 @@ const STOP_MS_MAX = 10_000;
 export interface DataPlaneOptions {
   readonly knowledge: Knowledge;
   readonly grow: (name: VolumeName, sizeBytes: number) => Promise<void>;
+  /** Never rejects. */
+  readonly logIn: (name: VolumeName) => Promise<void>;
   readonly connections: number;
   readonly reconnectMs: number;
   readonly log: Log;
@@ -84,6 +86,22 @@ export function growAt(directory: DirectoryClient): DataPlaneOptions['grow'] {
     } catch (error) {
       if (!(error instanceof ControlError)) throw error;
       throw new VolumeError(CODE_OF[error.code] ?? 'io', error.message, { cause: error });
+    }
+  };
+}
+
+/** `logIn` of that gateway: a host served from far is better than none, so what fails is merely told. */
+export function logInAt(
+  directory: DirectoryClient,
+  gateway: GatewayName,
+  log: Log,
+): DataPlaneOptions['logIn'] {
+  return async (volume) => {
+    try {
+      await directory.login(volume, { gateway });
+    } catch (error) {
+      if (!(error instanceof ControlError)) throw error;
+      log.warn({ volume, error: error.message }, 'no log-in: the volume is served from where its primary is');
     }
   };
 }

@@ -9,6 +9,8 @@
  * Invariants
  *  1. There is one VirtualVolume of a volume at a time that hosts can come to: the fence between their connections is in it.
  *  2. One that is not in `#entries` any more is not given to anybody.
+ *  3. When the first host begins to use a volume that has copies, the directory is asked to have the nearest one be its primary
+ *     (log-in). Nobody waits for that: the switch is one like any other. Who only looks (INFO) changes nothing.
  */
 
 import { isDeepStrictEqual } from 'node:util';
@@ -33,6 +35,8 @@ export interface VolumeExportsOptions {
   readonly knowledge: Knowledge;
   /** Has the directory make a volume larger. @throws VolumeError */
   readonly grow: (name: VolumeName, sizeBytes: number) => Promise<void>;
+  /** Has the directory make the copy primary that is nearest to this gateway, if it may. Never rejects. */
+  readonly logIn: (name: VolumeName) => Promise<void>;
   readonly connections: number;
   readonly reconnectMs: number;
   readonly log: Log;
@@ -49,6 +53,21 @@ export interface Figures {
   volumes: number;
   heldRequests: number;
   readonly paths: Record<RemoteState, number>;
+  /** The same paths, by the storage system that each leads to. */
+  readonly pathsTo: Record<string, number>;
+  /** How often a path was led to another copy, epoch or address. */
+  moves: number;
+}
+
+export function noFigures(): Figures {
+  return {
+    hosts: 0,
+    volumes: 0,
+    heldRequests: 0,
+    paths: { connected: 0, reconnecting: 0, failed: 0, closed: 0 },
+    pathsTo: {},
+    moves: 0,
+  };
 }
 
 interface Entry {
@@ -63,6 +82,10 @@ interface Entry {
   /** Why `plan` is older than what is known; undefined: it is not. */
   behind: string | undefined;
   lingerTimer: NodeJS.Timeout | undefined;
+}
+
+function hasCopies({ segments }: VolumePlan): boolean {
+  return segments.some(({ copies }) => copies.length > 1);
 }
 
 /** What LIST shows. */
@@ -80,6 +103,7 @@ export class VolumeExports implements ExportDirectory {
   readonly #unsubscribe: () => void;
   #hosts: Hosts | undefined;
   #stopping = false;
+  #moves = 0;
 
   constructor(options: VolumeExportsOptions) {
     this.#options = options;
@@ -108,16 +132,14 @@ export class VolumeExports implements ExportDirectory {
   }
 
   figures(): Figures {
-    const figures: Figures = {
-      hosts: 0,
-      volumes: this.#entries.size,
-      heldRequests: 0,
-      paths: { connected: 0, reconnecting: 0, failed: 0, closed: 0 },
-    };
+    const figures: Figures = { ...noFigures(), volumes: this.#entries.size, moves: this.#moves };
     for (const { name, nbdExport, opening } of this.#entries.values()) {
       figures.hosts += this.hostsOf(name);
       figures.heldRequests += nbdExport?.volume.held ?? 0;
-      for (const { state } of nbdExport?.volume.paths ?? opening) figures.paths[state] += 1;
+      for (const { state, segment } of nbdExport?.volume.paths ?? opening) {
+        figures.paths[state] += 1;
+        figures.pathsTo[segment.storage] = (figures.pathsTo[segment.storage] ?? 0) + 1;
+      }
     }
     return figures;
   }
@@ -180,6 +202,9 @@ export class VolumeExports implements ExportDirectory {
         log,
         grow: (sizeBytes) => grow(name, sizeBytes),
         onRefused: () => void knowledge.freshLook(name, LOOK_MS),
+        onMoved: () => {
+          this.#moves += 1;
+        },
       },
       (paths) => {
         waitingFor = paths;
@@ -222,7 +247,10 @@ export class VolumeExports implements ExportDirectory {
   #begun(entry: Entry, volume: VirtualVolume): void {
     clearTimeout(entry.lingerTimer);
     entry.inUse = true;
-    if (this.#entries.get(entry.name) === entry) return;
+    if (this.#entries.get(entry.name) === entry) {
+      if (hasCopies(entry.plan)) void this.#options.logIn(entry.name);
+      return;
+    }
     // It was closed while this host took its time to hear of it.
     this.#disconnect(volume, 'the volume has been closed');
   }

@@ -27,4 +27,15 @@ export function registerMetrics(registry: Registry, figures: () => Figures, know
       for (const [state, count] of Object.entries(figures().paths)) this.set({ state }, count);
     },
   });
+  new Gauge({
+    name: 'volary_gateway_paths_to',
+    help: 'Paths to real volumes, by the storage system that each leads to',
+    labelNames: ['storage'],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const [storage, count] of Object.entries(figures().pathsTo)) this.set({ storage }, count);
+    },
+  });
+  gauge('path_moves', 'Paths led to another copy, epoch or address, since the start', () => figures().moves);
 }

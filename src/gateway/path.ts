@@ -6,12 +6,17 @@
  *
  * Invariants
  *  1. The target follows the second information, also while the path is being opened; requests that are unanswered then are sent
- *     again there (remote-volume.ts, R6). The content is the same: only the address or the epoch is another.
- *  2. The export needs as many bytes as the segment, of now, reaches; more may come and go with resizes.
- *  3. A storage system that refuses has a reason that the directory knows: each refusal asks for a fresh look.
+ *     again there (remote-volume.ts, R6). The content is the same: the address or the epoch is another, or the primary is
+ *     another copy.
+ *  2. After a hand-over the primary of before still has in hand what it was sent, and serves it through to the new one: it is
+ *     given half of reconnectMs to answer that (remote-volume.ts, R7), so long, since one that was stopped in between goes on
+ *     where it was. After anything else it is given no time: it may be gone, or hang, and serves nothing through.
+ *  3. The export needs as many bytes as the segment, of now, reaches; more may come and go with resizes.
+ *  4. A storage system that refuses has a reason that the directory knows: each refusal asks for a fresh look.
  */
 
 import type { Log } from '../model/log.ts';
+import { isSameTarget } from '../nbd-client/dial.ts';
 import {
   type RemoteOpening,
   type RemoteState,
@@ -28,6 +33,8 @@ export interface PathOptions {
   readonly log: Log;
   /** A storage system has refused: the second information may be old. */
   readonly onRefused: () => void;
+  /** The path leads to another target now. */
+  readonly onMoved?: () => void;
 }
 
 export class Path {
@@ -35,6 +42,8 @@ export class Path {
   readonly opened: Promise<RemoteVolume>;
   readonly #opening: RemoteOpening;
   readonly #giveUp = new AbortController();
+  readonly #onMoved: (() => void) | undefined;
+  readonly #finishMs: number;
   #segment: PlannedSegment;
   #state: RemoteState = 'reconnecting';
   #volume: RemoteVolume | undefined;
@@ -42,6 +51,8 @@ export class Path {
   constructor(segment: PlannedSegment, options: PathOptions) {
     const { connections, reconnectMs, log, onRefused } = options;
     this.#segment = segment;
+    this.#onMoved = options.onMoved;
+    this.#finishMs = reconnectMs / 2;
     this.#opening = startRemoteVolume({
       ...segment.target,
       connections,
@@ -77,9 +88,12 @@ export class Path {
 
   /** The path leads to this segment's target from now on. */
   follow(segment: PlannedSegment): void {
+    const from = this.#segment;
     this.#segment = segment;
     this.#opening.needs(endOf(segment));
-    this.#opening.retarget(segment.target);
+    if (isSameTarget(from.target, segment.target)) return;
+    this.#opening.retarget(segment.target, isHandOver(from, segment) ? this.#finishMs : 0);
+    this.#onMoved?.();
   }
 
   /** No request waits any more; still to be closed. */
@@ -94,6 +108,10 @@ export class Path {
     const volume = this.#volume ?? (await this.opened.catch(() => undefined));
     await volume?.close();
   }
+}
+
+function isHandOver(from: PlannedSegment, to: PlannedSegment): boolean {
+  return to.isHandedOver && to.realVolume !== from.realVolume && to.epoch === from.epoch + 1;
 }
 
 /** Where the segment ends in its real volume. */

@@ -16,7 +16,7 @@ import type {
   VolumeRecord,
 } from '../control-protocol/catalog.ts';
 import type { WatchMessage } from '../control-protocol/directory-client.ts';
-import type { RealVolumeId, StorageName, VolumeName } from '../control-protocol/names.ts';
+import type { Epoch, RealVolumeId, StorageName, VolumeName } from '../control-protocol/names.ts';
 import { formatRealVolumeExport } from '../control-protocol/real-volume-export.ts';
 import type { RemoteTarget } from '../nbd-client/remote-volume.ts';
 
@@ -79,6 +79,11 @@ export interface PlannedSegment {
   readonly storage: StorageName;
   readonly realVolume: RealVolumeId;
   readonly realOffset: number;
+  /** The real volumes of all its copies. */
+  readonly copies: readonly RealVolumeId[];
+  readonly epoch: Epoch;
+  /** The primary of the epoch before has handed over to this one, and serves what it is still asked through to it. */
+  readonly isHandedOver: boolean;
   readonly target: RemoteTarget;
 }
 
@@ -110,7 +115,7 @@ export function planOf(information: Information | undefined, name: string): Plan
   }
   const segments: PlannedSegment[] = [];
   let end = 0;
-  for (const { offset, length, epoch, copies } of record.segments) {
+  for (const { offset, length, epoch, isHandedOver, copies } of record.segments) {
     if (offset >= sizeBytes) break; // a resize has made it, and not put it to use yet
     const primary = copies.find(({ role }) => role === 'primary');
     const storage = primary === undefined ? undefined : information.storage.get(primary.storage);
@@ -124,6 +129,9 @@ export function planOf(information: Information | undefined, name: string): Plan
       storage: primary.storage,
       realVolume: primary.realVolume,
       realOffset: primary.realOffset,
+      copies: copies.map(({ realVolume }) => realVolume),
+      epoch,
+      isHandedOver,
       target: {
         address: storage.nbd,
         exportName: formatRealVolumeExport(primary.realVolume, epoch, primary.accessKey),

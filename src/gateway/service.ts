@@ -13,7 +13,7 @@ import { formatListenUri, type ListenAddress, parseListenUri } from '../model/nb
 import type { Service } from '../model/service.ts';
 import { listenHttp, listenNbd } from '../runtime/listen.ts';
 import { openDataFolder } from '../storage/data-folder.ts';
-import { createDataPlane, type Front, growAt } from './data-plane.ts';
+import { createDataPlane, type Front, growAt, logInAt } from './data-plane.ts';
 import { WatchedKnowledge } from './knowledge.ts';
 import { createManagement } from './management.ts';
 import { Membership } from './membership.ts';
@@ -73,6 +73,7 @@ async function start(options: GatewayOptions, begun: AsyncDisposableStack): Prom
   const { workers } = options;
   const moving = {
     grow: growAt(directory),
+    logIn: logInAt(directory, name, log),
     connections: options.connections ?? CONNECTIONS,
     reconnectMs: options.reconnectMs ?? RECONNECT_MS,
     log,

@@ -4,10 +4,10 @@
  * Invariants
  *  1. Nothing is cached here, and nothing is answered here: a request succeeds when the storage systems have answered it, and
  *     a flush when all of them have. So any number of gateways may serve one volume at the same time.
- *  2. A change of the second information disturbs no request. An address or epoch: the path follows, and sends again what is
- *     unanswered. A larger size: new paths are opened first, then all is there at once. Only when bytes come to be somewhere
- *     else (a segment in another real volume, or at another offset of it, a smaller size) are requests held, until those under way have ended. A
- *     path that has failed for good gets a successor.
+ *  2. A change of the second information disturbs no request. An address, an epoch, another copy as primary: the path follows,
+ *     and sends again what is unanswered. A larger size: new paths are opened first, then all is there at once. Only when bytes
+ *     come to be somewhere else (real volumes that are no copies of those before, another offset, a smaller size) are requests
+ *     held, until those under way have ended. A path that has failed for good gets a successor.
  *  3. The size never goes beyond what can be reached, and abilities that hosts have been told of are never taken back: a
  *     change that would do so is not made, and tried again.
  *
@@ -17,12 +17,23 @@
  *     settles nothing; only an answer does, or the end of reconnectMs.
  *  5. A write that was sent again may have an older copy at the storage system. No byte of it leaves this process after its
  *     link is dead (the socket is reset); what had arrived is fenced there, until it has finished, by the storage system's own
- *     NBD server. When the path goes to another storage system, or epoch, the older one answers the raise of the epoch only
- *     when such writes have finished, and the directory tells of the new target after that.
+ *     NBD server. When the path goes to another epoch of the same real volume, the storage system answers the raise of the epoch
+ *     only when such writes have finished, and the directory tells of the new target after that. When it goes to another copy:
+ *     a. Both records have a real volume in common, so both primaries are of one copy group (replication/SPEC.md).
+ *     b. After a hand-over (its I16) the old primary carries out nothing itself, and what it is still asked goes through it to the
+ *        new one. What it has in hand is sent again only when it does not answer in time (path.ts, 2).
+ *     c. After a failover nothing of the old epoch is carried out at the new primary once that serves (I9, I10), nor at any copy
+ *        that follows it; the old primary answers nothing after its lease (I11), and what it alone has is given up when it
+ *        returns (I13). So an older copy of a write lands behind nothing that counts.
+ *     d. Answered writes are at every copy that may become primary without force (I2), and a flush at the new primary reaches
+ *        all that are in step: it covers what was answered before by the old one. What a forced failover to a copy that was
+ *        not in step has lost, and what a power failure of all copies took, nobody can see from here: the directory reports it.
  *  6. The same holds when this process dies with all its writes: the kernel closes its connections.
  *  7. Not promised: a host that gives up a gateway which hangs, and sends again through another gateway while the first is
  *     still connected to the storage system. Its write is then one of two users at the same time, and NBD knows no order
  *     between those. Who wants that has the hanging gateway cut off first (a new epoch), or waits until it has ended.
+ *  8. Nor is (5b) for a storage system that is stopped with a write in hand while it hands over, for longer than path.ts waits,
+ *     and then goes on: the write has been sent again by then, and its older copy may land behind a newer one.
  */
 
 import { pause } from '../base/pause.ts';
@@ -264,7 +275,7 @@ export class VirtualVolume implements Volume {
       this.#coming.clear();
       throw new VolumeError('not-supported', `a segment would come ${shortfall}`);
     }
-    const isRemap = !isExtension(from.plan, plan);
+    const isRemap = !isExtension(from, plan, paths);
     if (isRemap) await this.#gate.hold('remapping');
     this.#layout = { plan, paths, inner };
     this.#inner = inner;
@@ -334,19 +345,25 @@ async function concatenationOf(
   );
 }
 
-/** Requests under way on the one would be right on the other, too: a real volume's address and epoch may be others. */
+/**
+ * Requests under way on the one would be right on the other, too: the content is the same when the same copy group is behind
+ * both. Its members come and go one at a time, so two records that follow one another have one in common.
+ */
 function isSamePlace(one: PlannedSegment, other: PlannedSegment): boolean {
   return (
-    one.offset === other.offset && one.realVolume === other.realVolume && one.realOffset === other.realOffset
+    one.offset === other.offset &&
+    one.realOffset === other.realOffset &&
+    one.copies.some((realVolume) => other.copies.includes(realVolume))
   );
 }
 
-/** All that was there is there still, at the same place. */
-function isExtension(from: VolumePlan, to: VolumePlan): boolean {
-  if (to.sizeBytes < from.sizeBytes) return false;
-  return from.segments.every((segment, index) => {
-    const now = to.segments[index];
-    return now !== undefined && isSamePlace(segment, now) && now.length >= segment.length;
+/** All that was there is there still, at the same place: where the paths of before have led it meanwhile. */
+function isExtension(from: Layout, to: VolumePlan, paths: readonly Path[]): boolean {
+  if (to.sizeBytes < from.plan.sizeBytes) return false;
+  return from.plan.segments.every(({ length }, index) => {
+    const [before, now] = [from.paths[index], to.segments[index]];
+    if (before === undefined || now === undefined || now.length < length) return false;
+    return paths[index] === before || isSamePlace(before.segment, now);
   });
 }
 

@@ -40,16 +40,13 @@ const knowledge: Knowledge = {
   },
   // What it has found has been told before the answer (conversation.ts, 1).
   freshLook: async (name, deadlineMs) => {
-    const looked = primary.ask('look', name).catch((error: unknown) => {
-      if (!(error instanceof ControlError)) throw error;
-    });
-    await Promise.race([looked, sleep(deadlineMs)]);
+    await Promise.race([askInVain('look', name), sleep(deadlineMs)]);
   },
 };
 
 const primary: Conversation = new Conversation(process as unknown as Channel, {
   start: ({ connections, reconnectMs }: WorkerStart) => {
-    plane = createDataPlane({ knowledge, grow, connections, reconnectMs, log });
+    plane = createDataPlane({ knowledge, grow, logIn, connections, reconnectMs, log });
     primary.tell('ready', undefined);
     void reportFigures(plane);
   },
@@ -95,6 +92,19 @@ async function grow(name: VolumeName, sizeBytes: number): Promise<void> {
     if (!(error instanceof ControlError)) throw error;
     // A VolumeError of the primary's, under its own code.
     throw new VolumeError(error.code as string as VolumeErrorCode, error.message, { cause: error });
+  }
+}
+
+function logIn(name: VolumeName): Promise<void> {
+  return askInVain('log-in', name);
+}
+
+/** Something that comes to nothing when the primary process is about to be gone. */
+async function askInVain(topic: string, name: VolumeName): Promise<void> {
+  try {
+    await primary.ask(topic, name);
+  } catch (error) {
+    if (!(error instanceof ControlError)) throw error;
   }
 }
 

@@ -13,6 +13,7 @@
  *                       tell  figures   Figures               when they have changed
  *                       ask   look      name                  a fresh look at the directory has ended
  *                       ask   grow      Growth                the directory has made the volume larger
+ *                       ask   log-in    name                  the directory has made the nearest copy primary, or not
  */
 
 import type { VolumeName } from '../control-protocol/names.ts';

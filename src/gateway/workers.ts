@@ -21,6 +21,7 @@
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { setImmediate } from 'node:timers/promises';
 import { pause } from '../base/pause.ts';
 import { assert, ControlError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
@@ -29,7 +30,7 @@ import { type AgreedConnection, ExportRefused, type NbdExport, NbdServer } from 
 import type { ExportEntry } from '../nbd-server-protocol/session.ts';
 import { Conversation } from './conversation.ts';
 import type { DataPlaneOptions, Front } from './data-plane.ts';
-import { type Figures, readyVolumes } from './exports.ts';
+import { type Figures, noFigures, readyVolumes } from './exports.ts';
 import { HandOvers } from './hand-overs.ts';
 import type { WatchedKnowledge } from './knowledge.ts';
 import { recordsOf } from './second-information.ts';
@@ -105,28 +106,24 @@ export function createWorkers(options: WorkersOptions): Front {
   };
 }
 
-const NO_FIGURES: Figures = {
-  hosts: 0,
-  volumes: 0,
-  heldRequests: 0,
-  paths: { connected: 0, reconnecting: 0, failed: 0, closed: 0 },
-};
-
 function sumOf(all: readonly Figures[]): Figures {
-  const sum: Figures = { ...NO_FIGURES, paths: { ...NO_FIGURES.paths } };
-  for (const { hosts, volumes, heldRequests, paths } of all) {
+  const sum = noFigures();
+  for (const { hosts, volumes, heldRequests, paths, pathsTo, moves } of all) {
     sum.hosts += hosts;
     sum.volumes += volumes;
     sum.heldRequests += heldRequests;
+    sum.moves += moves;
     for (const state of Object.keys(sum.paths) as (keyof Figures['paths'])[])
       sum.paths[state] += paths[state];
+    for (const [storage, count] of Object.entries(pathsTo))
+      sum.pathsTo[storage] = (sum.pathsTo[storage] ?? 0) + count;
   }
   return sum;
 }
 
 /** One process after another. */
 class WorkerPlace {
-  figures: Figures = NO_FIGURES;
+  figures: Figures = noFigures();
   readonly #number: number;
   readonly #options: WorkersOptions;
   readonly #log: Log;
@@ -212,8 +209,9 @@ class WorkerPlace {
     try {
       return await this.#conversation?.ask(topic, body);
     } catch (error) {
-      if (error instanceof ControlError && error.code === 'unavailable') return undefined;
-      throw error;
+      if (!(error instanceof ControlError) || error.code !== 'unavailable') throw error;
+      await setImmediate(); // asked again at once, it would fail at once, and its end would never be heard of
+      return undefined;
     }
   }
 
@@ -251,7 +249,7 @@ class WorkerPlace {
       this.#conversation = undefined;
       this.#child = undefined;
       this.#handOvers.closeAll();
-      this.figures = NO_FIGURES;
+      this.figures = noFigures();
       if (signal.aborted) break;
       this.#log.error({ worker: this.#number, ...how }, 'a worker has ended: another is started');
       shortLives = performance.now() - startedMs < SETTLED_MS ? shortLives + 1 : 0;
@@ -262,7 +260,7 @@ class WorkerPlace {
 
   /** One process from its start to its end. */
   #live(): Promise<object> {
-    const { connections, reconnectMs, knowledge, grow } = this.#options;
+    const { connections, reconnectMs, knowledge, grow, logIn } = this.#options;
     const child = fork(new URL('./worker-main.ts', import.meta.url), [], {
       serialization: 'advanced',
       execArgv: [],
@@ -281,6 +279,7 @@ class WorkerPlace {
       adopted: (id: number) => this.#handOvers.end(id),
       look: (name: Growth['name']) => knowledge.freshLook(name, FIND_MS_MAX),
       grow: ({ name, sizeBytes }: Growth) => grow(name, sizeBytes),
+      'log-in': (name: Growth['name']) => logIn(name),
     });
     this.#conversation = conversation;
     const { information } = knowledge;

@@ -89,6 +89,7 @@ export type ControlErrorCode =
   | 'not-supported'
   | 'unavailable' //    cannot do it now: starting, stopping, or something it needs is away
   | 'unreachable' //    no answer
+  | 'timeout' //        not within the time that somebody wanted to wait
   | 'cancelled'
   | 'failed'; //        tried, and it did not work
 

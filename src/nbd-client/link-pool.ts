@@ -19,23 +19,24 @@
  *  P3 An operation that waits is given up `reconnectMs` after a link was lost with it first, however often it was sent
  *     since, so that a server which breaks the protocol each time it is asked the same is not asked for ever.
  *  P4 Attempts to connect back off until a connection has lived for a while: one that only ever dies costs little. They
- *     go on for as long as there is a volume, whatever its state, and whatever the server says.
- *  P5 There is no link, and no attempt, but to the target of now.
+ *     go on for as long as there is a volume, whatever its state, and whatever the server says. After a retarget they are
+ *     close together for a while: whoever is to serve now may be about to.
+ *  P5 There is no link, and no attempt, but to the target of now; and links to one of before that only finish (old-links.ts).
  */
 
 import { VolumeError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import type { ReceiveArea } from '../nbd-server-protocol/receive-area.ts';
 import type { ClientSession } from '../nbd-server-protocol/session.ts';
+import { Backoff, SETTLED_MS } from './backoff.ts';
 import { type DialOptions, dial, isSameTarget, type RemoteTarget, serverText } from './dial.ts';
 import { type RemoteRefusal, refusalOf } from './errors.ts';
 import type { FlushLedger } from './flush-ledger.ts';
 import { Link, type LinkOwner } from './link.ts';
+import { OldLinks } from './old-links.ts';
 import { Opening } from './opening.ts';
 import { goneError, type Operation } from './operation.ts';
 
-const BACKOFF_MIN_MS = 10;
-const BACKOFF_MAX_MS = 1000;
 /** A connection that is silent, and an operation that was lost, may take a part of reconnectMs more: one of so many. */
 const WATCHES = 4;
 
@@ -68,7 +69,7 @@ interface Slot {
   link: Link | undefined;
   giveUp: (() => void) | undefined;
   retryTimer: NodeJS.Timeout | undefined;
-  backoffMs: number;
+  readonly backoff: Backoff;
 }
 
 export class LinkPool implements LinkOwner {
@@ -79,6 +80,7 @@ export class LinkPool implements LinkOwner {
   #opening: Opening | undefined;
   /** All links are being dropped: nothing is sent, or dialled, before the last of them is. */
   #retargeting = false;
+  readonly #oldLinks = new OldLinks();
   #waiting: Operation[] = [];
   #underWay = 0;
   #state: RemoteState = 'reconnecting';
@@ -119,8 +121,8 @@ export class LinkPool implements LinkOwner {
     return this.#opening.opened;
   }
 
-  /** The export is elsewhere now. Connections and attempts to the older target are given up at once. */
-  retarget(target: RemoteTarget): void {
+  /** The export is elsewhere now. Attempts to the older target are given up at once, connections when `finishMs` is over. */
+  retarget(target: RemoteTarget, finishMs: number): void {
     if (this.#state === 'closed' || this.#failedForGood !== undefined) return;
     if (isSameTarget(target, this.#target)) return;
     const from = this.#serverText;
@@ -129,10 +131,15 @@ export class LinkPool implements LinkOwner {
     const reason = new Error(`moved from ${from}`);
     const wasConnected = this.#state === 'connected';
     this.#retargeting = true;
+    if (finishMs === 0) this.#oldLinks.drop(reason);
     for (const slot of this.#slots) {
       this.#idle(slot);
-      slot.backoffMs = 0;
-      slot.link?.drop(reason);
+      slot.backoff.beEager();
+      const { link } = slot;
+      if (link?.canMultiConn === true && finishMs > 0) {
+        slot.link = undefined;
+        this.#oldLinks.keep(link, finishMs);
+      } else link?.drop(reason);
     }
     this.#retargeting = false;
     for (const slot of this.#slots) this.#connect(slot);
@@ -183,7 +190,7 @@ export class LinkPool implements LinkOwner {
       if (slot.link !== undefined) leaving.push(slot.link.leave());
       slot.link = undefined;
     }
-    await Promise.all(leaving);
+    await Promise.all([...leaving, this.#oldLinks.left()]);
   }
 
   // --- requests --------------------------------------------------------------------------------------------
@@ -229,6 +236,7 @@ export class LinkPool implements LinkOwner {
     if (error === undefined) ledger.succeeded(operation);
     else ledger.refused(operation, error);
     this.#settle(operation, error);
+    if (this.#oldLinks.size > 0) this.#oldLinks.letGo();
     if (this.#waiting.length > 0) this.#sendWaiting();
   }
 
@@ -273,7 +281,7 @@ export class LinkPool implements LinkOwner {
   }
 
   #newSlot(): Slot {
-    const slot: Slot = { link: undefined, giveUp: undefined, retryTimer: undefined, backoffMs: 0 };
+    const slot: Slot = { link: undefined, giveUp: undefined, retryTimer: undefined, backoff: new Backoff() };
     this.#slots.push(slot);
     return slot;
   }
@@ -342,9 +350,7 @@ export class LinkPool implements LinkOwner {
   }
 
   #retry(slot: Slot): void {
-    const waitMs = slot.backoffMs;
-    slot.backoffMs = Math.min(BACKOFF_MAX_MS, Math.max(BACKOFF_MIN_MS, waitMs * 2));
-    slot.retryTimer = setTimeout(() => this.#connect(slot), waitMs);
+    slot.retryTimer = setTimeout(() => this.#connect(slot), slot.backoff.next());
   }
 
   #linked(slot: Slot, link: Link, rest: Buffer): void {
@@ -359,9 +365,11 @@ export class LinkPool implements LinkOwner {
   lost(link: Link, reason: Error, unanswered: Operation[]): void {
     const { ledger, log } = this.#options;
     const slot = this.#slots.find((one) => one.link === link);
-    if (slot === undefined) return;
-    slot.link = undefined;
-    if (performance.now() - link.sinceMs >= BACKOFF_MAX_MS) slot.backoffMs = 0;
+    if (slot === undefined && !this.#oldLinks.forget(link)) return;
+    if (slot !== undefined) {
+      slot.link = undefined;
+      if (performance.now() - link.sinceMs >= SETTLED_MS) slot.backoff.reset();
+    }
     this.#lastFailure = reason;
     ledger.connectionLost(link.canMultiConn);
     log.debug({ reason: reason.message, inFlight: unanswered.length }, 'lost a connection to an NBD server');
@@ -371,9 +379,9 @@ export class LinkPool implements LinkOwner {
       return;
     }
     if (this.#retargeting) return;
-    this.#retry(slot);
-    if (this.liveLinks === 0) this.#disconnected(reason);
-    else this.#sendWaiting();
+    if (slot !== undefined) this.#retry(slot);
+    if (this.liveLinks > 0) this.#sendWaiting();
+    else if (slot !== undefined) this.#disconnected(reason);
     this.#tellOfRefusal(reason);
   }
 
@@ -410,6 +418,7 @@ export class LinkPool implements LinkOwner {
       this.#idle(slot);
       slot.link?.drop(error);
     }
+    this.#oldLinks.drop(error);
     this.#failWaiting(error);
   }
 

@@ -15,6 +15,7 @@
  */
 
 import type { Socket } from 'node:net';
+import { fileDescriptorOf } from '../base/socket-handle.ts';
 import { sendNow } from '../base/syscalls.ts';
 import { assert, type VolumeError } from '../model/errors.ts';
 import { Command, type Errno, TransmissionFlag } from '../nbd-server-protocol/constants.ts';
@@ -78,7 +79,7 @@ export class Link implements Receiver, ReplySink<Attempt> {
 
   constructor(socket: Socket, session: ClientSession, owner: LinkOwner) {
     this.#socket = socket;
-    this.#fd = (socket as unknown as { _handle: { readonly fd: number } })._handle.fd;
+    this.#fd = fileDescriptorOf(socket);
     this.session = session;
     this.#owner = owner;
     this.#encoder = new RequestEncoder(session.headerStyle);

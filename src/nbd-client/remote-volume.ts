@@ -19,6 +19,10 @@
  *  R6 A retarget is a loss of all connections, with its consequences (R2, R3, R5). It is to the same content: what was
  *     answered at the older target, and with FUA or a flush was made durable there, is so at the newer one. That is the
  *     rule of whoever calls it, as is that the older target carries out nothing any more.
+ *  R7 A retarget with `finishMs` is for an older target that carries out what it has been sent, at the newer one: that is not
+ *     sent again while the older one may still answer it, so no copy of it lands behind what is started after its answer. What
+ *     comes from now on is sent to the newer target, and waits for nothing. What is not answered in finishMs is sent again, as
+ *     in R6: the caller's rule is that the older target has stopped by then.
  *
  * What is not promised
  *  N1 Writes that were answered and not flushed, by a server whose machine then lost power (a server process that was
@@ -78,7 +82,7 @@ export interface RemoteOpening {
   /** Rejects as `openRemoteVolume` does. */
   readonly volume: Promise<RemoteVolume>;
   /** As RemoteVolume's, and also before there is one. */
-  retarget(target: RemoteTarget): void;
+  retarget(target: RemoteTarget, finishMs?: number): void;
   /** As RemoteVolume's, and also before there is one: an export with fewer bytes is none yet. */
   needs(sizeBytes: number): void;
 }
@@ -129,7 +133,7 @@ export function startRemoteVolume(options: RemoteVolumeOptions): RemoteOpening {
   };
   return {
     volume: open(),
-    retarget: (target) => pool.retarget(target),
+    retarget: (target, finishMs = 0) => pool.retarget(target, finishMs),
     needs: (sizeBytes) => {
       neededBytes = sizeBytes;
       volume?.needs(sizeBytes);
@@ -189,9 +193,10 @@ export class RemoteVolume implements Volume {
   /**
    * The export is at another server, or has another name. What is unanswered is sent again there (R2), what is being
    * tried elsewhere is given up. Nothing when it is the target already, or the volume is closed or has failed for good.
+   * With `finishMs` the older target goes on with what it has been sent (R7), and is given so long to answer it.
    */
-  retarget(target: RemoteTarget): void {
-    this.#pool.retarget(target);
+  retarget(target: RemoteTarget, finishMs = 0): void {
+    this.#pool.retarget(target, finishMs);
   }
 
   /**

@@ -15,6 +15,7 @@
  */
 
 import type { Socket } from 'node:net';
+import { takeOver } from '../base/socket-handle.ts';
 import { peerHasClosed } from '../base/syscalls.ts';
 import type { Log } from '../model/log.ts';
 import { ProtocolError } from '../nbd-server-protocol/errors.ts';
@@ -27,7 +28,6 @@ import { exportInfo } from './export-info.ts';
 import type { ExportUser, LiveExport, NbdExport } from './live-export.ts';
 import { Outlet } from './outlet.ts';
 import type { SlabPool } from './slab-pool.ts';
-import { takeOver } from './take-over.ts';
 import { Transmission } from './transmission.ts';
 import type { TurnLoop } from './turn-loop.ts';
 
@@ -98,7 +98,7 @@ export class Connection implements ExportUser {
   ) {
     this.#context = context;
     this.#log = context.log;
-    const { socket, fd } = takeOver(accepted, context.area, (bytes) => this.#received(bytes));
+    const { socket, fd } = takeOver(accepted, context.area.received, (bytes) => this.#received(bytes));
     this.#socket = socket;
     this.#fd = fd;
     this.#outlet = new Outlet(socket, fd, context.pool, () => this.#drained());

@@ -44,6 +44,8 @@ export interface NbdExport {
    * gathered before they are written, and holes are looked for only where they may be worth another.
    */
   readonly distant?: boolean;
+  /** What is written goes a way besides that costs the same for much and little: payloads are gathered before they are written. */
+  readonly gathers?: boolean;
   /** Is told of the Volume's use. Exports of one Volume have the same. */
   readonly users?: ExportUsers;
 }
@@ -94,11 +96,11 @@ export class LiveExport {
   readonly #waiters = new Set<() => void>();
 
   /** `onUnused` is called each time the last user has left. */
-  constructor({ name, volume, distant }: NbdExport, onUnused: () => void) {
+  constructor({ name, volume, distant, gathers }: NbdExport, onUnused: () => void) {
     this.name = name;
     this.volume = volume;
     this.readBytesMax = distant ? SLAB_BYTES_MAX : PIECE_BYTES;
-    this.gatherBytes = distant ? SLAB_BYTES_MAX : 0;
+    this.gatherBytes = distant || gathers ? SLAB_BYTES_MAX : 0;
     this.#holeBytesMin = distant ? DISTANT_HOLE_BYTES_MIN : 0;
     this.#onUnused = onUnused;
   }

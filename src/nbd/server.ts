@@ -4,6 +4,7 @@
  */
 
 import { createServer, type Server } from 'node:net';
+import { leaveUnread } from '../base/socket-handle.ts';
 import { assert } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import type { Volume } from '../model/volume.ts';
@@ -12,7 +13,6 @@ import { type AgreedConnection, Connection, type ConnectionContext } from './con
 import { type ExportDirectory, ExportRefused } from './export-directory.ts';
 import { LiveExport, type NbdExport } from './live-export.ts';
 import { PIECE_BYTES, SlabPool } from './slab-pool.ts';
-import { leaveUnread } from './take-over.ts';
 import { TurnLoop } from './turn-loop.ts';
 
 export type { AgreedConnection } from './connection.ts';

@@ -141,7 +141,7 @@ export function failoverTarget(segment: SegmentRecord, member: RealVolumeId, for
 /** After the primary has handed over: it is in step with who comes after it. @throws ControlError not-found, conflict */
 export function switched(segment: SegmentRecord, to: RealVolumeId): SegmentRecord {
   switchTarget(segment, to);
-  return promoted(segment, to, true, (copy) =>
+  return promoted(segment, to, { isHandedOver: true, isForced: false }, (copy) =>
     copy.role === 'primary' ? { pair: 'duplex', reason: null } : { pair: copy.pair, reason: copy.reason },
   );
 }
@@ -156,7 +156,7 @@ export function nextEpoch(segment: SegmentRecord): Epoch {
  * have handed over. It waits as if somebody else had been primary, as nobody knows how far it has come.
  */
 export function handOverUndone(segment: SegmentRecord): SegmentRecord {
-  return { ...segment, epoch: epochAfter(segment, 2), isHandedOver: false };
+  return { ...segment, epoch: epochAfter(segment, 2), isHandedOver: false, isForced: false };
 }
 
 /**
@@ -171,7 +171,7 @@ export function failedOver(
 ): SegmentRecord {
   const target = failoverTarget(segment, to, force);
   const isPromotable = target.pair === 'duplex';
-  return promoted(segment, to, isHandedOver, (copy) => {
+  return promoted(segment, to, { isHandedOver, isForced: !isPromotable }, (copy) => {
     if (copy.role === 'primary') return { pair: 'suspended', reason: 'was-primary' };
     if (isPromotable || copy.pair === 'suspended') return { pair: copy.pair, reason: copy.reason };
     return { pair: 'suspended', reason: 'unreachable' };
@@ -206,6 +206,7 @@ export function groupConfigOf(
     ...settings,
     primary: primary.realVolume,
     isHandedOver: segment.isHandedOver,
+    isForced: segment.isForced,
     members: segment.copies.map((copy): GroupMember => {
       const record = storage.get(copy.storage);
       assert(record !== undefined, `storage system ${copy.storage} has a copy, and is known`);
@@ -295,7 +296,7 @@ function changed(segment: SegmentRecord, copy: CopyRecord, change: Partial<CopyR
 function promoted(
   segment: SegmentRecord,
   to: RealVolumeId,
-  isHandedOver: boolean,
+  how: Pick<SegmentRecord, 'isHandedOver' | 'isForced'>,
   standingOf: (copy: CopyRecord) => Standing,
 ): SegmentRecord {
   const copies = segment.copies.map((copy): CopyRecord => {
@@ -305,5 +306,5 @@ function promoted(
     }
     return { ...copy, role: 'secondary', ...standingOf(copy), pairRevision };
   });
-  return { ...segment, epoch: epochAfter(segment, 1), isHandedOver, copies };
+  return { ...segment, ...how, epoch: epochAfter(segment, 1), copies };
 }

@@ -215,11 +215,10 @@ export class Pairs {
     if (pair === undefined || link === undefined) return;
     switch (message.kind) {
       case 'ack': {
-        const isDone = message.result === 'done';
-        if (!this.#writes.acked(pair, link, message.seq, isDone)) {
+        // What has failed there is not acknowledged: it waits for the record, as all that the member lacks.
+        if (message.result !== 'done') this.lose(pair, 'failed', `it could not write: ${message.result}`);
+        else if (!this.#writes.acked(pair, link, message.seq)) {
           this.lose(pair, 'failed', 'it acknowledges what it was not sent');
-        } else if (!isDone) {
-          this.lose(pair, 'failed', `it could not write: ${message.result}`);
         }
         break;
       }

@@ -45,10 +45,10 @@ export class Session implements Owner {
     const { core, journal, lacks } = keep;
     this.#old = journal.snapshot();
     const { lacksAll, config } = core.durable;
-    // What this member has forgotten is in the lacks of those whom it knew.
     const isKnown = config.members.some(({ realVolume }) => realVolume === source);
-    const isAll = lacksAll.includes(source) || !isKnown;
-    const alone = isAll ? [{ offset: 0, length: lacks.sizeBytes }] : [...lacks.missing(source).ranges()];
+    // Who came later than what this one knows: all that anybody lacks of it.
+    const of = isKnown && !lacksAll.includes(source) ? [source] : lacks.members();
+    const alone = of.flatMap((member) => [...lacks.missing(member).ranges()]);
     const { hasLostCache } = journal;
     core.emit({ kind: 'welcome', session: id, hasLostCache, unsettled: journal.ranges(), alone });
   }

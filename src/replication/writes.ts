@@ -106,11 +106,10 @@ export class Writes implements Owner {
   }
 
   /** False: nothing with that number is waiting. */
-  acked(pair: Pair, link: Link, seq: number, isDone: boolean): boolean {
+  acked(pair: Pair, link: Link, seq: number): boolean {
     const work = link.flight.acked(seq);
     if (work === undefined) return false;
-    if (isDone && work.kind === 'change' && !work.hasFailedHere) this.#lacks.copied(pair.member, work);
-    if (!isDone && work.kind === 'change') this.#lacks.add(pair.member, work);
+    if (work.kind === 'change' && !work.hasFailedHere) this.#lacks.copied(pair.member, work);
     this.release(work);
     return true;
   }

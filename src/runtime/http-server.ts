@@ -29,6 +29,7 @@ const STATUS: Record<ControlErrorCode, number> = {
   'wrong-identity': 409,
   'not-supported': 501,
   unavailable: 503,
+  timeout: 504,
   unreachable: 502,
   cancelled: 409,
   failed: 500,

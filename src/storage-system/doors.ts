@@ -7,9 +7,9 @@
  *    cut off, whether they have asked or not.
  */
 
-import type { RealVolumeId } from '../control-protocol/names.ts';
+import type { Epoch, RealVolumeId } from '../control-protocol/names.ts';
 import type { Volume } from '../model/volume.ts';
-import { EpochDoor } from './epoch-door.ts';
+import { type DoorFile, EpochDoor } from './epoch-door.ts';
 import type { HeldFile } from './open-volumes.ts';
 import type { RealVolume } from './real-volume.ts';
 
@@ -20,11 +20,23 @@ export interface Connections {
   cut(volume: Volume, reason: string): Promise<void>;
 }
 
+/** Those that are members of copy groups (members.ts). */
+export interface Groups {
+  /** What is behind the door for use of a member; undefined: its file. */
+  behind(id: RealVolumeId): DoorFile | undefined;
+  /** The real volume has failed, or is being deleted: the member is used no more. Its doors are shut. */
+  ended(id: RealVolumeId, cause: 'failed' | 'leaving'): Promise<void>;
+  /** It is used again, and may have lost what had not been flushed. */
+  takenBack(id: RealVolumeId): Promise<void>;
+  /** Its file has this size: before anything is written behind the old one. @throws StoreError */
+  resized(id: RealVolumeId, sizeBytes: number): Promise<void>;
+}
+
 /** How long connections to a shut door get answers. */
 const TOLD_MS = 2_000;
 
 type Purpose = 'use' | 'looking';
-type Pair = { [purpose in Purpose]?: EpochDoor };
+type Pair = { [purpose in Purpose]?: EpochDoor } & { epoch?: Epoch };
 
 export class Doors {
   readonly #connections: Connections;
@@ -36,12 +48,29 @@ export class Doors {
     this.#connections = connections;
   }
 
-  /** The door that is there, or a new one; the file is open. */
-  door(purpose: Purpose, realVolume: RealVolume, file: HeldFile): EpochDoor {
+  /** The door that is there, or a new one, which leads to `behind`; the file is open. */
+  door(purpose: Purpose, realVolume: RealVolume, file: HeldFile, behind: DoorFile = file): EpochDoor {
     const pair = this.#doors.get(realVolume.id) ?? {};
     this.#doors.set(realVolume.id, pair);
-    pair[purpose] ??= makeDoor(purpose, realVolume, file);
+    pair[purpose] ??= makeDoor(purpose, realVolume, file, behind);
+    if (purpose === 'use') pair.epoch ??= realVolume.epoch;
     return pair[purpose];
+  }
+
+  /** Of the door for use that is open. */
+  epochOf(id: RealVolumeId): Epoch | undefined {
+    return this.#doors.get(id)?.epoch;
+  }
+
+  /** Nothing is under way through the door for use, if there is one, while `change` runs; it leads to `behind` afterwards. */
+  async exchange(id: RealVolumeId, change: () => Promise<void>, behind: () => DoorFile): Promise<void> {
+    const door = this.#doors.get(id)?.use;
+    await door?.hold();
+    try {
+      await change();
+    } finally {
+      door?.leadTo(behind());
+    }
   }
 
   /** How many connections use the real volume, or look at it. */
@@ -62,6 +91,7 @@ export class Doors {
     const door = pair?.[purpose];
     if (pair === undefined || door === undefined) return;
     delete pair[purpose];
+    if (purpose === 'use') delete pair.epoch;
     if (pair.use === undefined && pair.looking === undefined) this.#doors.delete(id);
     this.#shut.set(door, undefined);
     await door.shut();
@@ -86,10 +116,11 @@ export class Doors {
   }
 }
 
-function makeDoor(purpose: Purpose, realVolume: RealVolume, file: HeldFile): EpochDoor {
+function makeDoor(purpose: Purpose, realVolume: RealVolume, file: HeldFile, behind: DoorFile): EpochDoor {
   const { volume } = file;
   if (volume === undefined) throw new Error(`the file of ${realVolume.id} is open`);
   const { blockSizes, capabilities } = volume;
   const { sizeBytes } = realVolume;
-  return new EpochDoor({ file, sizeBytes, blockSizes, capabilities, readOnly: purpose === 'looking' });
+  const readOnly = purpose === 'looking';
+  return new EpochDoor({ file: behind, sizeBytes, blockSizes, capabilities, readOnly });
 }

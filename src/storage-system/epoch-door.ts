@@ -8,9 +8,11 @@
  *    So what comes through the next door comes later than all that came through this one.
  * 3. Nothing lies behind `sizeBytes`, however long the file is: while a resize is under way the file is the longer of both.
  * 4. The file behind may be closed while nobody uses it: then nothing is done at once, and `read` and the others open it.
+ * 5. A door may come to lead elsewhere (`hold`, then `leadTo`): nothing reaches what is behind it then before all that
+ *    reached what was behind it has finished. Who comes meanwhile waits, or is refused when the door is shut.
  */
 
-import { VolumeError } from '../model/errors.ts';
+import { assert, VolumeError } from '../model/errors.ts';
 import type { BlockSizes, Capabilities, Extent, Volume, WriteZeroesOptions } from '../model/volume.ts';
 
 /** A file that is opened when it is needed. */
@@ -34,11 +36,15 @@ export interface EpochDoorOptions {
 export class EpochDoor implements Volume {
   readonly blockSizes: BlockSizes;
   readonly capabilities: Capabilities;
-  readonly #file: DoorFile;
+  #file: DoorFile;
   readonly #readOnly: boolean;
   #sizeBytes: number;
   #underWay = 0;
+  /** Of those, the ones that have reached what is behind the door. */
+  #inside = 0;
   #isShut = false;
+  #hold: PromiseWithResolvers<void> | undefined;
+  #whenEmpty: (() => void) | undefined;
   #whenIdle: (() => void) | undefined;
   #drained: Promise<void> | undefined;
 
@@ -64,6 +70,7 @@ export class EpochDoor implements Volume {
   /** From now on everything fails as 'shutdown'; resolves when nothing that was asked for before is under way. */
   shut(): Promise<void> {
     this.#isShut = true;
+    this.#release(); // those who wait find it shut
     this.#drained ??= new Promise((resolve) => {
       if (this.#underWay === 0) resolve();
       else this.#whenIdle = () => setImmediate(resolve); // behind the answers to what was under way
@@ -75,14 +82,42 @@ export class EpochDoor implements Volume {
     return this.shut();
   }
 
+  /** From now on everything waits, until `leadTo`; resolves when nothing is under way at what is behind the door. */
+  async hold(): Promise<void> {
+    assert(this.#hold === undefined, 'a door is held once');
+    this.#hold = Promise.withResolvers();
+    if (this.#inside > 0) {
+      await new Promise<void>((resolve) => {
+        this.#whenEmpty = resolve;
+      });
+    }
+  }
+
+  /** Ends what `hold` has begun: the door leads there from now on. */
+  leadTo(file: DoorFile): void {
+    assert(this.#inside === 0, 'nothing is under way when a door comes to lead elsewhere');
+    this.#file = file;
+    this.#release();
+  }
+
+  #release(): void {
+    this.#hold?.resolve();
+    this.#hold = undefined;
+  }
+
+  /** What is behind the door, when it can be used now. */
+  get #open(): Volume | undefined {
+    return this.#hold === undefined ? this.#file.volume : undefined;
+  }
+
   readNow(offset: number, target: Buffer, start: number, length: number): boolean {
     this.#check(offset, length);
-    return this.#file.volume?.readNow(offset, target, start, length) ?? false;
+    return this.#open?.readNow(offset, target, start, length) ?? false;
   }
 
   writeNow(offset: number, source: Buffer, start: number, length: number): boolean {
     this.#checkChange(offset, length);
-    return this.#file.volume?.writeNow(offset, source, start, length) ?? false;
+    return this.#open?.writeNow(offset, source, start, length) ?? false;
   }
 
   read(offset: number, target: Buffer, start: number, length: number): Promise<void> {
@@ -152,16 +187,33 @@ export class EpochDoor implements Volume {
     check();
     this.#underWay += 1;
     try {
-      let { volume } = this.#file;
-      if (volume === undefined) {
-        volume = await this.#file.open();
+      let volume = this.#open;
+      while (volume === undefined) {
+        volume = await this.#opened();
         check(); // it may have been shut meanwhile
       }
-      return await operation(volume);
+      this.#inside += 1;
+      try {
+        return await operation(volume);
+      } finally {
+        this.#inside -= 1;
+        if (this.#inside === 0) this.#whenEmpty?.();
+      }
     } finally {
       this.#underWay -= 1;
       if (this.#underWay === 0) this.#whenIdle?.();
     }
+  }
+
+  /** Waits, and then may have to be asked again. */
+  async #opened(): Promise<Volume | undefined> {
+    if (this.#hold !== undefined) {
+      await this.#hold.promise;
+      return this.#open;
+    }
+    const file = this.#file;
+    const volume = await file.open();
+    return this.#hold === undefined && this.#file === file ? volume : undefined;
   }
 
   #checkChange(offset: number, length: number): void {

@@ -2,22 +2,25 @@
  * The exports of a storage system: each real volume twice, as real-volume-export.ts says. The bare name is for looking and
  * checking, and reads only; with the epoch and the key it is for use.
  *
+ * Of a copy group, the member that is primary of the epoch is for use, and the others are not ('shutdown', so that a gateway looks
+ * again); for looking are all.
+ *
  * Whoever has the key gets in, and nobody else; LIST shows the bare names alone. What a real volume is in a state for is
  * asked again whenever something may have changed meanwhile (RealVolumes.way).
  */
 
-import { timingSafeEqual } from 'node:crypto';
-import type { AccessKey } from '../control-protocol/names.ts';
 import { parseRealVolumeExport, type RealVolumeExport } from '../control-protocol/real-volume-export.ts';
 import { ControlError, VolumeError } from '../model/errors.ts';
 import { type ExportDirectory, ExportRefused, type NbdExport } from '../nbd/server.ts';
+import { isSameKey } from './member-links.ts';
+import type { Members } from './members.ts';
 import { conditionOf } from './real-volume.ts';
 import type { RealVolumes, Way } from './real-volumes.ts';
 
-export function exportsOf(realVolumes: RealVolumes): ExportDirectory {
+export function exportsOf(realVolumes: RealVolumes, members: Members): ExportDirectory {
   return {
     list: () => listOf(realVolumes),
-    find: (name) => find(realVolumes, name),
+    find: (name) => find(realVolumes, members, name),
   };
 }
 
@@ -29,7 +32,7 @@ function* listOf(realVolumes: RealVolumes): Generator<{ name: string; descriptio
   }
 }
 
-async function find(realVolumes: RealVolumes, name: string): Promise<NbdExport> {
+async function find(realVolumes: RealVolumes, members: Members, name: string): Promise<NbdExport> {
   const wanted = parseRealVolumeExport(name);
   if (wanted === undefined) {
     throw new ExportRefused(
@@ -40,23 +43,35 @@ async function find(realVolumes: RealVolumes, name: string): Promise<NbdExport> 
   }
   let way: Way;
   try {
-    way = await realVolumes.way(wanted, () => admit(realVolumes, wanted));
+    way = await realVolumes.way(wanted, () => admit(realVolumes, members, wanted));
   } catch (error) {
     throw refusalOf(error, wanted);
   }
   const { door, file } = way;
   const isForUse = wanted.access !== undefined;
+  const { realVolume } = wanted;
   return {
-    name: wanted.realVolume, // without the key, which no log and no other client is to see
+    name: realVolume, // without the key, which no log and no other client is to see
     description: isForUse ? 'real volume' : 'real volume, read-only',
     volume: door,
     readOnly: !isForUse,
-    users: { begun: () => file.begin(), ended: () => file.end() },
+    gathers: isForUse && members.isMember(realVolume),
+    users: {
+      begun: () => file.begin(),
+      ended: () => {
+        file.end();
+        if (isForUse) members.unused(realVolume);
+      },
+    },
   };
 }
 
 /** Throws ExportRefused when the real volume, as it is now, is not for who asks. */
-function admit(realVolumes: RealVolumes, { realVolume: id, access }: RealVolumeExport): void {
+function admit(
+  realVolumes: RealVolumes,
+  members: Members,
+  { realVolume: id, access }: RealVolumeExport,
+): void {
   const realVolume = realVolumes.get(id);
   if (realVolume === undefined) throw new ExportRefused('unknown', `there is no real volume ${id} here`);
   const { epoch, accessKey, failure } = realVolume;
@@ -79,11 +94,9 @@ function admit(realVolumes: RealVolumes, { realVolume: id, access }: RealVolumeE
       throw new ExportRefused('policy', `access to ${id} is prohibited`);
     default:
   }
-}
-
-/** In a time that tells nothing about how much of it is right. */
-function isSameKey(given: AccessKey, right: AccessKey): boolean {
-  return timingSafeEqual(Buffer.from(given), Buffer.from(right));
+  if (access !== undefined && !members.isServed(id, access.epoch)) {
+    throw new ExportRefused('shutdown', `${id} is not primary: ask the directory who is`);
+  }
 }
 
 function refusalOf(error: unknown, { realVolume }: RealVolumeExport): unknown {

@@ -1,6 +1,6 @@
 /**
- * RealVolumeTable: what the storage system must not forget, in DATA/meta.db: a row for each real volume, and the cluster
- * that it has joined.
+ * RealVolumeTable: what the storage system must not forget, in DATA/meta.db: a row for each real volume, one for each that is
+ * a member of a copy group, and the cluster that it has joined.
  *
  * Invariants
  * 1. Memory and the store hold the same: memory is changed after the store has been, durably, in the same turn. Failures alone
@@ -11,10 +11,13 @@
  *      a row that is leaving   is what a deletion has left: it is finished
  *      a file that is longer   than its row is what a resize has left: growing begins with the file, shrinking with the row
  * 3. Every change of a row goes through `changed` of real-volume.ts, which refuses what may not happen.
+ * 4. A real volume never has a smaller epoch than what is durable of it as a member: both are raised in one transaction.
  */
 
-import type { AccessKey, Epoch, RealVolumeId, VolumeName } from '../control-protocol/names.ts';
+import { GroupConfig } from '../control-protocol/copy-groups.ts';
+import { type AccessKey, Epoch, type RealVolumeId, type VolumeName } from '../control-protocol/names.ts';
 import { assert } from '../model/errors.ts';
+import type { DurableState } from '../replication/effects.ts';
 import {
   type MetadataStore,
   type MetadataStoreOptions,
@@ -51,6 +54,10 @@ const migrations = [
      WHEN failure LIKE 'fdatasync failed%' OR failure LIKE 'the file %' THEN 'writes-lost'
      ELSE 'file-unusable'
    END WHERE failure IS NOT NULL;`,
+  `CREATE TABLE members (
+     real_volume TEXT PRIMARY KEY REFERENCES real_volumes (id) ON DELETE CASCADE,
+     state       TEXT NOT NULL
+   ) STRICT, WITHOUT ROWID;`,
 ];
 
 const STORE: MetadataStoreOptions = { applicationId: 0x564c5353, migrations }; // "VLSS"
@@ -163,6 +170,49 @@ export class RealVolumeTable {
     this.#provisionedBytes -= before.sizeBytes;
   }
 
+  // --- members of copy groups ------------------------------------------------------------------------------
+
+  /** What is durable of each. */
+  members(): Map<RealVolumeId, DurableState> {
+    const rows = this.#store.read<{ real_volume: string; state: string }>(
+      'SELECT real_volume, state FROM members ORDER BY real_volume',
+    );
+    return new Map(rows.map(({ real_volume, state }) => [real_volume as RealVolumeId, stateOf(state)]));
+  }
+
+  /**
+   * What is to be durable of members; their real volumes get the epochs. All of it, or nothing; what is being deleted, or has gone, is
+   * left out.
+   * @returns the real volumes before and after
+   * @throws StoreError
+   */
+  keepMembers(states: ReadonlyMap<RealVolumeId, DurableState>): [before: RealVolume, after: RealVolume][] {
+    const kept = [...states].filter(([id]) => this.get(id)?.isLeaving === false);
+    const changes = kept.map(([id, { epoch }]): [RealVolume, RealVolume] => {
+      const before = this.#known(id);
+      if (epoch <= before.epoch) return [before, before];
+      return [before, changed(before, { kind: 'epoch-raised', epoch: Epoch.parse(epoch) })];
+    });
+    this.#store.transaction(() => {
+      for (const [id, state] of kept) {
+        const sql =
+          'INSERT INTO members (real_volume, state) VALUES (?, ?) ON CONFLICT DO UPDATE SET state = excluded.state';
+        this.#store.run(sql, id, JSON.stringify(state));
+      }
+      for (const [before, { id, epoch }] of changes) {
+        if (epoch > before.epoch)
+          this.#store.run('UPDATE real_volumes SET epoch = ? WHERE id = ?', epoch, id);
+      }
+    });
+    for (const [before, after] of changes) this.#keep(before, after);
+    return changes;
+  }
+
+  /** The real volume is no member any more. @throws StoreError */
+  forgetMember(id: RealVolumeId): void {
+    this.#store.run('DELETE FROM members WHERE real_volume = ?', id);
+  }
+
   /** The cluster that the storage system has joined. */
   get clusterId(): string | undefined {
     return this.#clusterId;
@@ -216,6 +266,12 @@ function fromRow(row: Row): RealVolume {
     isLeaving: row.is_leaving === 1,
     createdAt: row.created_at,
   };
+}
+
+/** As `keepMembers` has written it; what later versions add to the config has a default. */
+function stateOf(text: string): DurableState {
+  const state = JSON.parse(text) as DurableState;
+  return { ...state, config: GroupConfig.parse(state.config) };
 }
 
 /** The rest is what has to be accepted: rather that than a volume that comes back by itself. */

@@ -21,8 +21,8 @@ import { removeFile } from '../storage/folder-space.ts';
 import { openSparseFile } from '../storage/open-sparse-file.ts';
 import { lookAtRawFile, rereadFromDisk } from '../storage/raw-file.ts';
 import type { SparseFile } from '../storage/sparse-file.ts';
-import { type Connections, Doors } from './doors.ts';
-import type { EpochDoor } from './epoch-door.ts';
+import { type Connections, Doors, type Groups } from './doors.ts';
+import type { DoorFile, EpochDoor } from './epoch-door.ts';
 import { controlErrorOf, mayPass } from './errors.ts';
 import { checkFile, tooShort } from './file-check.ts';
 import { type HeldFile, OpenVolumes } from './open-volumes.ts';
@@ -59,6 +59,7 @@ export class RealVolumes {
   /** Asked for by what is under way, and not in the table yet. */
   #reservedBytes = 0;
   #isStopping = false;
+  #groups: Groups | undefined;
 
   constructor(options: RealVolumesOptions) {
     this.#options = options;
@@ -67,6 +68,11 @@ export class RealVolumes {
     this.#doors = new Doors(options.connections);
     const { idleMax, log } = options;
     this.files = new OpenVolumes({ open: (id) => this.#openFile(id), idleMax, log });
+  }
+
+  /** Before anything is asked for. */
+  attach(groups: Groups): void {
+    this.#groups = groups;
   }
 
   // --- looking ---------------------------------------------------------------------------------------------
@@ -117,8 +123,30 @@ export class RealVolumes {
         await file.open();
         continue;
       }
-      return { door: this.#doors.door(purpose, this.#there(id), file), file };
+      const behind = purpose === 'use' ? this.#behind(id) : file;
+      return { door: this.#doors.door(purpose, this.#there(id), file, behind), file };
     }
+  }
+
+  /**
+   * In its turn, and while nothing is under way through the door for use: `change` has something else be behind it from then on
+   * (Groups). @throws ControlError
+   */
+  exchange(id: RealVolumeId, attempt: string, change: (file: HeldFile) => Promise<void>): Promise<void> {
+    return this.#inTurn(id, attempt, () => {
+      this.#there(id);
+      const run = () => change(this.files.file(id));
+      return this.#doors.exchange(id, run, () => this.#behind(id));
+    });
+  }
+
+  /** The door of an epoch that is over is shut; what is behind it has seen to it that nothing comes of it later. */
+  epochBegun(id: RealVolumeId, epoch: number): void {
+    if ((this.#doors.epochOf(id) ?? epoch) < epoch) void this.#doors.shut('use', id);
+  }
+
+  #behind(id: RealVolumeId): DoorFile {
+    return this.#groups?.behind(id) ?? this.files.file(id);
   }
 
   // --- changing --------------------------------------------------------------------------------------------
@@ -177,8 +205,7 @@ export class RealVolumes {
       }
       const after = this.#table.change(id, [{ kind: 'removal-begun' }]);
       this.#told(before, after, force ? 'asked for, by force' : 'asked for');
-      await this.#doors.shutAll(id);
-      await this.files.file(id).close(true);
+      await this.#end(id, 'leaving');
       await removeFile(this.#options.fileOf(id));
       this.#table.remove(id);
       this.files.forget(id);
@@ -277,6 +304,7 @@ export class RealVolumes {
     await file.resize(sizeBytes);
     try {
       await file.flush();
+      await this.#groups?.resized(id, sizeBytes);
       this.#sizeChanged(id, sizeBytes);
     } catch (error) {
       if (file.state === 'ok') await file.resize(before);
@@ -287,14 +315,14 @@ export class RealVolumes {
   async #shrink(id: RealVolumeId, file: SparseFile, sizeBytes: number): Promise<void> {
     this.#sizeChanged(id, sizeBytes);
     await file.resize(sizeBytes);
+    await this.#groups?.resized(id, sizeBytes);
   }
 
   /** Ends a failure. Nothing of what has failed is used on: the file is opened again, and what it holds is read from the disk. */
   async #takeBack(id: RealVolumeId): Promise<void> {
     const { failure, sizeBytes } = this.#there(id);
     if (failure === null) return;
-    await this.#doors.shutAll(id);
-    await this.files.file(id).close(true);
+    await this.#end(id, 'failed');
     const { trouble } = await checkFile(this.#options.fileOf(id), sizeBytes);
     if (trouble !== undefined) {
       throw new ControlError('conflict', `real volume ${id} cannot be taken back: ${trouble}`);
@@ -302,6 +330,7 @@ export class RealVolumes {
     await rereadFromDisk(this.#options.fileOf(id));
     const before = this.#there(id);
     this.#told(before, this.#table.change(id, [{ kind: 'accepted' }]), `taken back after: ${failure.reason}`);
+    await this.#groups?.takenBack(id);
     this.#options.onFailures();
   }
 
@@ -364,8 +393,16 @@ export class RealVolumes {
     }
     this.#told(before, after, failure.reason);
     this.#options.onFailures();
+    void this.#end(id, 'failed');
+  }
+
+  /** Nobody uses it any more, and its file is closed. */
+  async #end(id: RealVolumeId, cause: 'failed' | 'leaving'): Promise<void> {
     const file = this.files.file(id);
-    void this.#doors.shutAll(id).then(() => file.close(true));
+    const shut = this.#doors.shutAll(id);
+    await this.#groups?.ended(id, cause); // what is under way there may wait for others
+    await shut;
+    await file.close(true);
   }
 
   // --- small things ----------------------------------------------------------------------------------------

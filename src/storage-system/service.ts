@@ -4,9 +4,10 @@
  *   DATA/lock, identity.json   whose folder this is, and that it is used by one process alone
  *   DATA/meta.db               RealVolumeTable
  *   DATA/volumes/ID.raw        one raw sparse file a real volume, nothing else in it
+ *   DATA/copies/ID/            Members: what one that is of a copy group keeps beside
  *
- * Started: folder, metadata, check of the files, NBD, HTTP, directory. Stopped: directory, HTTP, changes under way, NBD
- * (which answers and flushes), files, metadata, folder.
+ * Started: folder, metadata, check of the files, members of copy groups, NBD, peers, HTTP, directory. Stopped: directory, HTTP, peers,
+ * changes under way, NBD (which answers and flushes), members, files, metadata, folder.
  */
 
 import type { StorageReport } from '../control-protocol/directory-api.ts';
@@ -18,14 +19,19 @@ import { formatListenUri } from '../model/nbd-uri.ts';
 import type { Service } from '../model/service.ts';
 import { formatHttpAddress, formatSocketAddress, type SocketAddress } from '../model/socket-address.ts';
 import { NbdServer } from '../nbd/server.ts';
+import { connectToPeer } from '../peer-protocol/connect.ts';
+import { PeerServer } from '../peer-protocol/server.ts';
+import { Replica } from '../replication/replica.ts';
 import { createHttpServer } from '../runtime/http-server.ts';
 import { listenHttp, listenNbd } from '../runtime/listen.ts';
 import { type DataFolder, openDataFolder } from '../storage/data-folder.ts';
 import { folderSpace } from '../storage/folder-space.ts';
+import { copyFolders } from './copy-folders.ts';
 import { exportsOf } from './exports.ts';
+import { GroupDirectory } from './group-directory.ts';
 import { addManagement } from './management.ts';
-import { addMetrics, type Figures } from './metrics.ts';
-import { PeerEndpoint } from './peer-endpoint.ts';
+import { Members } from './members.ts';
+import { addMetrics, copiesOf, type Figures } from './metrics.ts';
 import { RealVolumeTable } from './real-volume-table.ts';
 import { RealVolumes } from './real-volumes.ts';
 import { Registration } from './registration.ts';
@@ -38,7 +44,7 @@ export interface StorageSystemOptions {
   readonly dataFolder: string;
   /** NBD. Port 0 takes a free one, here and for the other two. */
   readonly listen: SocketAddress;
-  /** For other storage systems; only held yet. */
+  /** For other storage systems. */
   readonly peer: SocketAddress;
   readonly manage: SocketAddress;
   readonly directoryUrl: string;
@@ -46,12 +52,16 @@ export interface StorageSystemOptions {
   readonly capacityBytes?: number;
   /** The host that others are told, instead of the one that is listened on. */
   readonly advertise?: string;
+  /** Of the machine, which has another one when its page cache has gone (default: as the kernel says). */
+  readonly bootId?: string;
   readonly log: Log;
 }
 
 /** Files of real volumes that nobody uses stay open, so many. */
 const IDLE_FILES_MAX = 64;
 const FAILED_TOLD_MAX = 100;
+/** A hello, and its answer. */
+const CONNECT_MS = 2_000;
 
 /** What is to be undone, the last first. */
 type Undo = () => void | Promise<void>;
@@ -110,25 +120,37 @@ async function start(options: StorageSystemOptions, undo: Undo[]): Promise<Servi
     },
     onFailures: () => registration?.changed(),
   });
-  const nbd = new NbdServer({ exports: exportsOf(realVolumes), log });
+  const directory = new DirectoryClient(options.directoryUrl);
+  const groups = new GroupDirectory({ api: directory, log });
+  const members = new Members({
+    ...{ table, realVolumes, directory: groups, log },
+    folders: copyFolders(data.file('copies'), options.bootId),
+    rulesOf: (id) => new Replica({ id }),
+    connect: (address, hello, signal) => connectToPeer({ address, hello, timeoutMs: CONNECT_MS, signal }),
+  });
+  realVolumes.attach(members);
+  const nbd = new NbdServer({ exports: exportsOf(realVolumes, members), log });
   undo.push(() => realVolumes.keepFailures());
   undo.push(() => realVolumes.files.closeAll());
+  undo.push(() => members.stop());
+  undo.push(() => groups.stop());
   undo.push(() => nbd.stop());
   undo.push(() => realVolumes.stop());
+  await members.start();
   const usage = new Usage({
     ...{ allocated, fileOf: volumes.fileOf },
     openIds: () => realVolumes.files.openIds(),
     isThere: (id) => realVolumes.get(id) !== undefined,
   });
 
-  const parts: Parts = { options, data, table, realVolumes, usage, capacityBytes };
+  const parts: Parts = { options, data, table, realVolumes, members, usage, capacityBytes };
   const places = await listen(parts, nbd, () => registration, undo);
   registration = new Registration({
-    ...{ name, log },
-    directory: new DirectoryClient(options.directoryUrl),
+    ...{ name, log, directory },
     report: () => reportOf(parts, places),
     joinCluster: (clusterId) => table.joinCluster(clusterId),
   });
+  undo.push(() => members.stopSoon());
   undo.push(() => registration?.stop());
   await registration.start();
   const { uri, manage } = places;
@@ -142,6 +164,7 @@ interface Parts {
   readonly data: DataFolder;
   readonly table: RealVolumeTable;
   readonly realVolumes: RealVolumes;
+  readonly members: Members;
   readonly usage: Usage;
   readonly capacityBytes: number;
 }
@@ -160,9 +183,9 @@ async function listen(
   registration: () => Registration | undefined,
   undo: Undo[],
 ): Promise<Places> {
-  const { options, table, realVolumes } = parts;
+  const { options, table, realVolumes, members } = parts;
   const { advertise, log, manage, listen } = options;
-  const peer = new PeerEndpoint(log);
+  const peer = new PeerServer({ onHello: members.onHello, log });
   undo.push(() => peer.close());
   const http = createHttpServer({
     title: 'Volary storage system',
@@ -173,11 +196,12 @@ async function listen(
       return refusal === undefined ? undefined : `the directory refuses it: ${refusal}`;
     },
   });
-  addManagement(http, realVolumes);
+  addManagement(http, realVolumes, members);
   addMetrics(http.metricsRegistry, () => figuresOf(parts, registration()?.isHeard === true));
   undo.push(() => http.close());
   const nbdPort = portOf(await listenNbd(nbd, listen));
-  const peerPort = portOf(await listenHttp(peer, options.peer));
+  const peerListener = { listen: async (at: SocketAddress) => formatHttpAddress(await peer.listen(at)) };
+  const peerPort = portOf(await listenHttp(peerListener, options.peer));
   const managePort = portOf(await listenHttp(http, manage));
   const nbdPlace = { host: advertise ?? listen.host, port: nbdPort };
   return {
@@ -193,7 +217,7 @@ function portOf(uri: string): number {
 }
 
 async function reportOf(parts: Parts, places: Places): Promise<StorageReport> {
-  const { options, data, table, realVolumes, usage, capacityBytes } = parts;
+  const { options, data, table, realVolumes, members, usage, capacityBytes } = parts;
   realVolumes.keepFailures();
   return {
     ...{ site: options.site, id: data.id, folder: data.path, capacityBytes },
@@ -201,12 +225,12 @@ async function reportOf(parts: Parts, places: Places): Promise<StorageReport> {
     clusterId: table.clusterId ?? null,
     realVolumes: table.count,
     usedBytes: await usage.usedBytes(),
-    failed: realVolumes.failed().slice(0, FAILED_TOLD_MAX),
+    failed: [...realVolumes.failed(), ...members.failed()].slice(0, FAILED_TOLD_MAX),
   };
 }
 
 async function figuresOf(parts: Parts, isRegistered: boolean): Promise<Figures> {
-  const { table, realVolumes, usage, capacityBytes } = parts;
+  const { table, realVolumes, members, usage, capacityBytes } = parts;
   const byState = new Map<RealVolumeState, number>();
   let connections = 0;
   for (const view of realVolumes.views()) {
@@ -215,6 +239,7 @@ async function figuresOf(parts: Parts, isRegistered: boolean): Promise<Figures> 
   }
   return {
     ...{ byState, connections, capacityBytes, isRegistered },
+    ...copiesOf(members.views()),
     openFiles: realVolumes.files.openCount,
     provisionedBytes: table.provisionedBytes,
     usedBytes: await usage.usedBytes(),

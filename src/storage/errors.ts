@@ -46,6 +46,15 @@ export function storeErrorOf(cause: unknown, attempt: string): VolaryError {
   return new StoreError('io', `cannot ${attempt} (${name}): look into the disk first`, { cause });
 }
 
+/** The same for what base/syscalls.ts returned; 0 is a disk that takes nothing and says nothing. */
+export function storeErrorOfErrno(negativeErrno: number, attempt: string): StoreError {
+  const name = negativeErrno === 0 ? 'nothing written' : getSystemErrorName(negativeErrno);
+  if (codes.get(-negativeErrno) === 'no-space') {
+    return new StoreError('no-space', `cannot ${attempt} (${name}): free some space`);
+  }
+  return new StoreError('io', `cannot ${attempt} (${name}): look into the disk first`);
+}
+
 const explanations: Record<string, [UsageErrorCode, (path: string) => string]> = {
   ENOENT: ['not-found', (path) => `${path} leads through a link to nowhere: correct the path`],
   ENOTDIR: ['not-found', (path) => `${path} leads through something that is no folder: correct the path`],

@@ -14,6 +14,7 @@ export interface FioJob {
   /** From submission to completion. */
   readonly p50Us: number;
   readonly p99Us: number;
+  readonly longestUs: number;
 }
 
 export interface FioRun {
@@ -56,7 +57,7 @@ interface FioDirection {
   readonly io_bytes: number;
   readonly iops: number;
   readonly bw_bytes: number;
-  readonly lat_ns: { readonly percentile?: Readonly<Record<string, number>> };
+  readonly lat_ns: { readonly max?: number; readonly percentile?: Readonly<Record<string, number>> };
 }
 
 interface FioDocument {
@@ -77,7 +78,8 @@ export function parseFio(text: string): Map<string, FioJob> {
     const direction = write.total_ios > 0 ? write : read;
     const p50 = direction.lat_ns.percentile?.['50.000000'];
     const p99 = direction.lat_ns.percentile?.['99.000000'];
-    if (direction.total_ios === 0 || p50 === undefined || p99 === undefined) {
+    const longest = direction.lat_ns.max;
+    if (direction.total_ios === 0 || p50 === undefined || p99 === undefined || longest === undefined) {
       throw new Error(`fio job ${jobname} completed no request`);
     }
     jobs.set(jobname, {
@@ -88,6 +90,7 @@ export function parseFio(text: string): Map<string, FioJob> {
       mibPerSecond: direction.bw_bytes / 2 ** 20,
       p50Us: p50 / 1000,
       p99Us: p99 / 1000,
+      longestUs: longest / 1000,
     });
   }
   return jobs;

@@ -5,15 +5,17 @@
 
 import { VolumeName } from '../../src/control-protocol/names.ts';
 import { layCluster } from '../support/cluster.ts';
-import { eventually, freePort, requireTool, runOk } from '../support/tools.ts';
+import { freePort } from '../support/ports.ts';
+import { eventually, requireTool, runOk } from '../support/tools.ts';
+import type { StackName } from './jobs.ts';
 import type { Folder } from './places.ts';
-import { accepts, type ServerName, startPeer } from './servers.ts';
+import { accepts, startPeer } from './servers.ts';
 import type { Candidate } from './speed.ts';
 
 const volume = VolumeName.parse('bench');
 
 /** `image` is a full file: the content that is served. */
-export function startGatewayStack(name: ServerName, image: string, folder: Folder): Promise<Candidate> {
+export function startGatewayStack(name: StackName, image: string, folder: Folder): Promise<Candidate> {
   return name === 'volary' ? startVolary(image, folder) : startNbdkit(image);
 }
 
@@ -35,7 +37,7 @@ async function startVolary(image: string, folder: Folder): Promise<Candidate> {
         uri: () => cluster.uri(volume),
         stop: () => cluster.end(),
       },
-      file,
+      files: [file],
     };
   } catch (error) {
     await cluster.end();
@@ -61,6 +63,6 @@ async function startNbdkit(file: string): Promise<Candidate> {
         await back.stop();
       },
     },
-    file,
+    files: [file],
   };
 }

@@ -1,11 +1,15 @@
 /** What is measured, and the figures that volary has to reach. Pure. */
 
-import type { ServerName } from './servers.ts';
+import { serverNames } from './servers.ts';
 
-export type Peer = Exclude<ServerName, 'volary'>;
+/** What a speed job runs on: volary, and what it is compared with. `one-copy` is volary, too: the same volume without a copy. */
+export const stackNames = [...serverNames, 'one-copy', 'quorum'] as const;
+export type StackName = (typeof stackNames)[number];
+export type Peer = Exclude<StackName, 'volary'>;
 
-/** What is between fio and the file: one server, or a gateway and a server behind it. */
-export type Family = 'serve' | 'gateway';
+/** What is between fio and the file: one server, a gateway and a server behind it, or that with two files of equal content. */
+export const families = ['serve', 'gateway', 'copy'] as const;
+export type Family = (typeof families)[number];
 
 export interface SpeedJob {
   readonly name: string;
@@ -18,10 +22,11 @@ export interface SpeedJob {
   readonly targets: Readonly<Partial<Record<Peer, number>>>;
 }
 
-/** Peers of a family: qemu-nbd has no gateway. */
+/** Peers of a family: qemu-nbd has no gateway, and only QEMU's quorum driver writes to two stores. */
 export const peersOf: Readonly<Record<Family, readonly Peer[]>> = {
   serve: ['nbdkit', 'qemu-nbd'],
   gateway: ['nbdkit'],
+  copy: ['one-copy', 'quorum'],
 };
 
 function job(name: string, title: string, unit: SpeedJob['unit'], toNbdkit: number): SpeedJob {
@@ -33,6 +38,10 @@ function job(name: string, title: string, unit: SpeedJob['unit'], toNbdkit: numb
     unit,
     targets: { nbdkit: toNbdkit, 'qemu-nbd': 1.5 },
   };
+}
+
+function copyJob(section: string, title: string, targets: SpeedJob['targets']): SpeedJob {
+  return { name: `copy-${section}`, family: 'copy', section, title, unit: 'IOPS', targets };
 }
 
 function gatewayJob({ section, title, unit }: SpeedJob, toNbdkit: number): SpeedJob {
@@ -73,12 +82,16 @@ export const speedJobs: readonly SpeedJob[] = [
     const target = gatewayTargets[serveJob.section];
     return target === undefined ? [] : [gatewayJob(serveJob, target)];
   }),
+  copyJob('randwrite-d16', '4 KiB random write, depth 16', { 'one-copy': 0.5, quorum: 1.5 }),
+  copyJob('randread-d16', '4 KiB random read, depth 16', { 'one-copy': 0.95 }),
 ];
 
 export const hotBesideCold = 'hot-beside-cold';
 export const memory = 'memory';
 export const start = 'start';
 export const scale = 'scale';
+export const copySwitch = 'copy-switch';
+export const copyFailover = 'copy-failover';
 
 export const jobNames: readonly string[] = [
   ...speedJobs.map(({ name }) => name),
@@ -86,6 +99,8 @@ export const jobNames: readonly string[] = [
   memory,
   start,
   scale,
+  copySwitch,
+  copyFailover,
 ];
 
 const MiB = 2 ** 20;
@@ -105,4 +120,8 @@ export const limits = {
   volumeMs: 50,
   /** What may still be allocated after everything has been trimmed. */
   trimmedBytes: MiB,
+  /** Longest request of a host while another copy becomes primary: the median of all switches. */
+  switchStallMs: 100,
+  /** From the end of the primary to the first answer of the next: the lease of the directory, and a second. */
+  failoverMs: 3000 + 1000,
 };

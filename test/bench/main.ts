@@ -5,6 +5,7 @@
  */
 
 import { newBench } from './bench.ts';
+import { measurePrimary, primarySteps } from './copy-primary.ts';
 import { hotColdSteps, measureHotBesideCold } from './hot-beside-cold.ts';
 import { describeMachine } from './machine.ts';
 import { measureMemory, memorySteps } from './memory.ts';
@@ -16,6 +17,7 @@ import { measureStart, startSteps } from './start.ts';
 import {
   summariseHotCold,
   summariseMemory,
+  summarisePrimary,
   summariseQuietness,
   summariseScale,
   summariseSpeed,
@@ -35,7 +37,7 @@ async function main(args: readonly string[]): Promise<number> {
 
 async function measure(options: BenchOptions): Promise<BenchReport> {
   const bench = newBench(options);
-  for (const steps of [speedSteps, hotColdSteps, memorySteps, startSteps, scaleSteps])
+  for (const steps of [speedSteps, hotColdSteps, memorySteps, startSteps, scaleSteps, primarySteps])
     bench.expect(steps(bench));
   const machine = await describeMachine();
   const speed = await measureSpeed(bench);
@@ -43,6 +45,7 @@ async function measure(options: BenchOptions): Promise<BenchReport> {
   const memory = await measureMemory(bench);
   const start = await measureStart(bench);
   const scale = await measureScale(bench);
+  const primary = await measurePrimary(bench);
   return {
     machine,
     options,
@@ -52,6 +55,7 @@ async function measure(options: BenchOptions): Promise<BenchReport> {
     memory: memory.map(summariseMemory),
     start: start.map(summariseStart).filter((summary) => summary !== undefined),
     scale: scale.map(summariseScale),
+    primary: primary.map(summarisePrimary),
     failures: bench.failures,
   };
 }

@@ -1,15 +1,15 @@
 /** The bench's results as Markdown. Pure. */
 
 import { hotBytes } from './hot-beside-cold.ts';
-import { type Family, limits } from './jobs.ts';
+import { type Family, families, limits, type StackName, stackNames } from './jobs.ts';
 import type { Machine } from './machine.ts';
 import type { BenchOptions } from './options.ts';
 import type { PlaceName } from './places.ts';
-import { type ServerName, serverNames } from './servers.ts';
 import type { Spread } from './statistics.ts';
 import type {
   HotColdSummary,
   MemorySummary,
+  PrimarySummary,
   Quietness,
   Ratio,
   ScaleSummary,
@@ -26,6 +26,7 @@ export interface BenchReport {
   readonly memory: readonly MemorySummary[];
   readonly start: readonly StartSummary[];
   readonly scale: readonly ScaleSummary[];
+  readonly primary: readonly PrimarySummary[];
   readonly failures: readonly string[];
 }
 
@@ -35,6 +36,9 @@ const quietCpu = 0.1;
 const familyTitles: Readonly<Record<Family, string>> = {
   serve: 'Speed',
   gateway: 'Speed through a gateway (volary: gateway and storage system; nbdkit: nbd plugin and file plugin)',
+  copy:
+    'Speed with two synchronous copies (volary: gateway and two storage systems; one-copy: the same volume without copy; ' +
+    'quorum: qemu-storage-daemon’s quorum driver over a file and nbdkit)',
 };
 
 const placeTitles: Readonly<Record<PlaceName, string>> = { shm: '/dev/shm', disk: 'disk' };
@@ -42,7 +46,7 @@ const placeTitles: Readonly<Record<PlaceName, string>> = { shm: '/dev/shm', disk
 export function renderReport(report: BenchReport): string {
   const parts = [renderMethod(report)];
   for (const place of report.options.places) {
-    for (const family of ['serve', 'gateway'] as const) {
+    for (const family of families) {
       const speed = report.speed.filter((summary) => summary.place === place && summary.family === family);
       if (speed.length === 0) continue;
       parts.push(
@@ -55,6 +59,7 @@ export function renderReport(report: BenchReport): string {
   if (report.memory.length > 0) parts.push(renderMemory(report.memory));
   if (report.start.length > 0) parts.push(renderStart(report.start));
   for (const summary of report.scale) parts.push(renderScale(summary));
+  if (report.primary.length > 0) parts.push(renderPrimary(report.primary));
   if (report.failures.length > 0) {
     parts.push(
       [
@@ -95,8 +100,8 @@ function renderMethod({ machine, options, quietness }: BenchReport): string {
 }
 
 function renderSpeed(title: string, summaries: readonly SpeedSummary[]): string {
-  const servers = serverNames.filter((name) => summaries.some((summary) => figures(summary, name)));
-  const peers = (['nbdkit', 'qemu-nbd'] as const).filter((to) =>
+  const servers = stackNames.filter((name) => summaries.some((summary) => figures(summary, name)));
+  const peers = stackNames.filter((to) =>
     summaries.some(({ ratios }) => ratios.some((ratio) => ratio.to === to)),
   );
   const withTargets = summaries.some(({ ratios }) => ratios.some(({ target }) => target !== null));
@@ -118,11 +123,11 @@ function renderSpeed(title: string, summaries: readonly SpeedSummary[]): string 
   return `## ${title}\n\n${table(heads, rows, 2)}`;
 }
 
-function figures(summary: SpeedSummary, name: ServerName) {
+function figures(summary: SpeedSummary, name: StackName) {
   return summary.servers.find(({ server }) => server === name);
 }
 
-function throughput(summary: SpeedSummary, name: ServerName): string {
+function throughput(summary: SpeedSummary, name: StackName): string {
   const found = figures(summary, name);
   if (found === undefined) return '–';
   return integer(summary.unit === 'IOPS' ? found.iops.median : found.mibPerSecond.median);
@@ -275,6 +280,24 @@ function renderScale(summary: ScaleSummary): string {
     ),
     '',
     table(['role', 'start ms', 'RSS MiB', 'must be'], roleRows, 1),
+  ].join('\n');
+}
+
+function renderPrimary(summaries: readonly PrimarySummary[]): string {
+  const rows = summaries.map(({ place, job, times, stallMs, target, met }) => [
+    job === 'copy-switch' ? 'switch' : 'failover after kill -9',
+    placeTitles[place],
+    integer(times),
+    integer(stallMs.median),
+    `${integer(stallMs.lowest)}–${integer(stallMs.highest)}`,
+    verdict(job === 'copy-switch' ? `median < ${target}` : `all ≤ ${integer(target)}`, met),
+  ]);
+  return [
+    '## Another copy becomes primary under load',
+    '',
+    'Longest request of fio (4 KiB random writes, depth 16) in milliseconds; no request failed.',
+    '',
+    table(['what', 'files on', 'times', 'median', 'all', 'must be'], rows, 2),
   ].join('\n');
 }
 

@@ -6,8 +6,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { connect } from 'node:net';
 import { basename } from 'node:path';
+import { freePort } from '../support/ports.ts';
 import { startServe } from '../support/server.ts';
-import { eventually, freePort, requireTool } from '../support/tools.ts';
+import { eventually, requireTool } from '../support/tools.ts';
+import type { StackName } from './jobs.ts';
 import { executable } from './proc.ts';
 
 export const serverNames = ['volary', 'nbdkit', 'qemu-nbd'] as const;
@@ -15,7 +17,7 @@ export type ServerName = (typeof serverNames)[number];
 
 /** What a speed job runs against. */
 export interface Loadable {
-  readonly name: ServerName;
+  readonly name: StackName;
   /** All its processes. */
   readonly pids: readonly number[];
   /** Without an export's name: the one that there is. */
@@ -24,6 +26,7 @@ export interface Loadable {
 }
 
 export interface BenchServer extends Loadable {
+  readonly name: ServerName;
   readonly pid: number;
   /** From the start of the program to `ready` (volary) or to the first accepted connection (the others). */
   readonly readyMs: number;

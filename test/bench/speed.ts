@@ -4,12 +4,13 @@
  */
 
 import { type Bench, inTurn } from './bench.ts';
+import { startCopyStack } from './copy-stacks.ts';
 import { type FioJob, runFio } from './fio.ts';
 import { startGatewayStack } from './gateway-stacks.ts';
-import { type Family, peersOf, type SpeedJob, speedJobs } from './jobs.ts';
+import { type Family, families, peersOf, type SpeedJob, type StackName, speedJobs } from './jobs.ts';
 import { type Folder, makeFullFile, newFolder, type PlaceName, settle } from './places.ts';
 import { busyCpuSeconds, ownCpuSeconds, processCpuSeconds } from './proc.ts';
-import { type Loadable, type ServerName, startServer } from './servers.ts';
+import { type Loadable, serverNames, startServer } from './servers.ts';
 
 export const fileBytes = 2 ** 30;
 
@@ -19,31 +20,34 @@ export interface SpeedSample extends FioJob {
   /** Of all processors together: what neither this bench nor any of its servers has used, per second. */
   readonly foreignCpu: number;
   /** What each server that was up but not loaded has used, per second. */
-  readonly idleCpu: Readonly<Partial<Record<ServerName, number>>>;
+  readonly idleCpu: Readonly<Partial<Record<StackName, number>>>;
 }
 
 export interface SpeedResult {
   readonly place: PlaceName;
   readonly job: SpeedJob;
   /** One entry a round; undefined where the run failed. */
-  readonly samples: ReadonlyMap<ServerName, readonly (SpeedSample | undefined)[]>;
+  readonly samples: ReadonlyMap<StackName, readonly (SpeedSample | undefined)[]>;
 }
 
 function chosenJobs({ options }: Bench): SpeedJob[] {
   return speedJobs.filter(({ name }) => options.jobs.includes(name));
 }
 
-const families: readonly Family[] = ['serve', 'gateway'];
-
-function serversOf({ options }: Bench, family: Family): ServerName[] {
-  return options.servers.filter((name) => name === 'volary' || peersOf[family].some((peer) => peer === name));
+/** Of the stacks of a family, those that are no server alone are there whenever volary is. */
+function stacksOf({ options }: Bench, family: Family): StackName[] {
+  const { servers } = options;
+  const isChosen = (name: StackName) =>
+    servers.some((chosen) => chosen === name) ||
+    (servers.includes('volary') && !serverNames.some((server) => server === name));
+  return (['volary', ...peersOf[family]] as const).filter(isChosen);
 }
 
 export function speedSteps(bench: Bench): number {
   const { options } = bench;
   const steps = families.map((family) => {
     const runs = chosenJobs(bench).filter((job) => job.family === family).length * options.rounds;
-    return runs === 0 ? 0 : options.places.length * serversOf(bench, family).length * (runs + 1);
+    return runs === 0 ? 0 : options.places.length * stacksOf(bench, family).length * (runs + 1);
   });
   return steps.reduce((sum, one) => sum + one, 0);
 }
@@ -59,17 +63,20 @@ export async function measureSpeed(bench: Bench): Promise<SpeedResult[]> {
   return results;
 }
 
-/** Something to load, and the file that it keeps. */
+/** Something to load, and the files that it keeps. */
 export interface Candidate {
   readonly server: Loadable;
-  readonly file: string;
+  readonly files: readonly string[];
 }
 
-async function startCandidate(family: Family, name: ServerName, folder: Folder): Promise<Candidate> {
+async function startCandidate(family: Family, name: StackName, folder: Folder): Promise<Candidate> {
   const file = folder.file(`${name}.img`);
   await makeFullFile(file, fileBytes);
   if (family === 'gateway') return startGatewayStack(name, file, folder);
-  return { server: await startServer(name, { file }), file };
+  if (family === 'copy') return startCopyStack(name, file, folder);
+  const server = serverNames.find((one) => one === name);
+  if (server === undefined) throw new Error(`${name} is no server`);
+  return { server: await startServer(server, { file }), files: [file] };
 }
 
 async function measurePlace(
@@ -81,7 +88,7 @@ async function measurePlace(
   const folder = newFolder(place);
   const candidates: Candidate[] = [];
   try {
-    for (const name of serversOf(bench, family)) {
+    for (const name of stacksOf(bench, family)) {
       const candidate = await bench.step(`${place}: starting ${name} (${family})`, () =>
         startCandidate(family, name, folder),
       );
@@ -133,7 +140,7 @@ async function measureOnce(
   const wallSeconds = (performance.now() - started) / 1000;
   const known = sum(used) + ownCpuSeconds() - own;
   const foreign = Math.max(0, busyCpuSeconds() - busy - known);
-  await settle(loaded.file);
+  for (const file of loaded.files) await settle(file);
   const idle = all.flatMap(({ server }, index) =>
     server === loaded.server ? [] : [[server.name, (used[index] as number) / wallSeconds] as const],
   );

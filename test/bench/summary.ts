@@ -1,7 +1,8 @@
 /** From samples to medians, ratios and verdicts: what `--json` prints and report.ts turns into tables. Pure. */
 
+import type { PrimaryResult } from './copy-primary.ts';
 import type { HotColdResult, HotColdSample } from './hot-beside-cold.ts';
-import { type Family, limits, type Peer, peersOf } from './jobs.ts';
+import { type Family, limits, type Peer, peersOf, type StackName } from './jobs.ts';
 import type { MemoryResult } from './memory.ts';
 import type { PlaceName } from './places.ts';
 import type { RoleStart, ScaleResult } from './scale.ts';
@@ -11,7 +12,7 @@ import type { StartResult, StartSample } from './start.ts';
 import { median, pairedRatios, type Spread, spread } from './statistics.ts';
 
 export interface SpeedFigures {
-  readonly server: ServerName;
+  readonly server: StackName;
   readonly iops: Spread;
   readonly mibPerSecond: Spread;
   readonly p50Us: number;
@@ -62,7 +63,7 @@ export function summariseSpeed({ place, job, samples }: SpeedResult): SpeedSumma
   return { place, family: job.family, job: job.name, title: job.title, unit: job.unit, servers, ratios };
 }
 
-function speedFigures(server: ServerName, samples: readonly SpeedSample[]): SpeedFigures {
+function speedFigures(server: StackName, samples: readonly SpeedSample[]): SpeedFigures {
   return {
     server,
     iops: spread(samples.map(({ iops }) => iops)),
@@ -79,7 +80,7 @@ export interface Quietness {
   /** Processors' worth of other programs' work while jobs ran. */
   readonly foreignCpu: Spread;
   /** Processors' worth that a server used while another one was loaded: the largest seen, by server. */
-  readonly idleCpu: Readonly<Partial<Record<ServerName, number>>>;
+  readonly idleCpu: Readonly<Partial<Record<StackName, number>>>;
 }
 
 /** Undefined when no speed job ran. */
@@ -89,9 +90,9 @@ export function summariseQuietness(results: readonly SpeedResult[]): Quietness |
     .flat()
     .filter((sample) => sample !== undefined);
   if (samples.length === 0) return undefined;
-  const idleCpu: Partial<Record<ServerName, number>> = {};
+  const idleCpu: Partial<Record<StackName, number>> = {};
   for (const [name, used] of samples.flatMap(({ idleCpu }) => Object.entries(idleCpu))) {
-    const server = name as ServerName; // the keys of a partial record of server names
+    const server = name as StackName; // the keys of a partial record of those names
     idleCpu[server] = Math.max(idleCpu[server] ?? 0, used);
   }
   return { foreignCpu: spread(samples.map(({ foreignCpu }) => foreignCpu)), idleCpu };
@@ -136,6 +137,25 @@ export function summariseHotCold({ server, samples }: HotColdResult): HotColdSum
     target,
     met: target === null ? null : coldRatio.median <= target,
   };
+}
+
+export interface PrimarySummary {
+  readonly place: PlaceName;
+  readonly job: PrimaryResult['job'];
+  readonly times: number;
+  readonly stallMs: Spread;
+  readonly target: number;
+  readonly met: boolean;
+}
+
+/** Of switches the median counts, of failovers the worst. */
+export function summarisePrimary({ place, job, stallsMs }: PrimaryResult): PrimarySummary {
+  const stallMs = spread(stallsMs);
+  const [target, met] =
+    job === 'copy-switch'
+      ? [limits.switchStallMs, stallMs.median < limits.switchStallMs]
+      : [limits.failoverMs, stallMs.highest <= limits.failoverMs];
+  return { place, job, times: stallsMs.length, stallMs, target, met };
 }
 
 export interface MemorySummary extends MemoryResult {

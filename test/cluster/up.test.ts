@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { makeSparse, sameContent } from '../support/layout.ts';
 import { takePorts } from '../support/ports.ts';
 import { isRunning, processesWith } from '../support/process.ts';
@@ -40,33 +40,57 @@ interface Topology {
   gateways: Record<string, { listen: string; manage: string }>;
 }
 
-beforeEach(async () => {
+async function setUp(): Promise<void> {
   folder = await temporaryFolder();
   clusters = [];
   const text = await topologyText(shape);
   topology = JSON.parse(text) as Topology;
   args = withTopology(text);
-});
+}
 
-afterEach(async () => {
+async function tearDown(): Promise<void> {
   for (const { up } of clusters) await up.stop();
   await folder.remove();
-});
+}
 
 function withTopology(text: string): string[] {
   writeFileSync(folder.file('topology.yaml'), text);
   return ['--topology', folder.file('topology.yaml'), '--data', folder.file('data')];
 }
 
-async function start(more: readonly string[] = []): Promise<UpCluster> {
-  const cluster = await startUp([...args, ...more]);
+async function start(env: Readonly<Record<string, string>> = {}): Promise<UpCluster> {
+  const cluster = await startUp(args, { env });
   clusters.push(cluster);
   return cluster;
 }
 
+/** What is told of the roles goes to stderr, too; only the last line of it is the failure. */
+async function failed(code: string, sentence: RegExp): Promise<void> {
+  const result = await run(volaryCommand, ['up', ...args, '--json'], {
+    env: { VOLARY_LOG_LEVEL: 'silent' },
+  });
+  expectFailure(result, code, sentence);
+}
+
+// One cluster for all of them, the last of which ends it.
 describe('ready', () => {
-  test('the document is the one of CONTRACT.md; every role is a process of its own', async () => {
-    const { ready, up } = await start();
+  let cluster: UpCluster;
+
+  beforeAll(async () => {
+    await setUp();
+    // Settings that are meant for one role alone: none of them reaches any.
+    const env = {
+      VOLARY_NAME: 'x',
+      VOLARY_DATA: folder.file('x'),
+      VOLARY_CAPACITY: '1',
+      VOLARY_WORKERS: 'no',
+    };
+    cluster = await start(env);
+  });
+  afterAll(tearDown);
+
+  test('the document is the one of CONTRACT.md; every role is a process of its own', () => {
+    const { ready, up } = cluster;
     const member = (name: string, own: { listen: string; manage: string }) => ({
       uri: own.listen,
       site: name.split('-')[0],
@@ -97,7 +121,7 @@ describe('ready', () => {
   });
 
   test('each role answers on its management address; the directory knows them all', async () => {
-    const { ready, client } = await start();
+    const { ready, client } = cluster;
     const addresses = [ready.directory, ...[ready.storage, ready.gateways].flatMap(managedBy)];
     for (const address of addresses) {
       for (const path of ['/healthz', '/readyz', '/metrics']) {
@@ -110,17 +134,8 @@ describe('ready', () => {
     expect(status.gateways.map(({ name }) => name).sort()).toEqual(['east-gw', 'west-gw']);
   });
 
-  test('one log has the lines of all, each with its role', async () => {
-    const { ready, up } = await start();
-    await up.stop();
-    const log = readFileSync(folder.file('data/supervisor/log'), 'utf8').trim().split('\n');
-    const roles = new Set(log.map((line) => (JSON.parse(line) as { role: string }).role));
-    const names = [...Object.keys(ready.gateways), ...Object.keys(ready.storage)];
-    expect([...roles].sort()).toEqual(['directory', 'supervisor', ...names].sort());
-  });
-
-  test('the same threads and the same compiled code for all', async () => {
-    const { ready } = await start();
+  test('the same threads and the same compiled code for all', () => {
+    const { ready } = cluster;
     for (const pid of pidsOf(ready)) {
       const environment = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0');
       expect(environment).toContain('UV_THREADPOOL_SIZE=64');
@@ -128,16 +143,28 @@ describe('ready', () => {
     }
   });
 
-  test('settings that are meant for one role alone do not reach them', async () => {
-    const env = {
-      VOLARY_NAME: 'x',
-      VOLARY_DATA: folder.file('x'),
-      VOLARY_CAPACITY: '1',
-      VOLARY_WORKERS: 'no',
-    };
-    clusters.push(await startUp(args, { env }));
+  test('settings that are meant for one role alone do not reach them', () => {
     expect(existsSync(folder.file('x'))).toBe(false);
   });
+
+  test('a second one in the same folder is refused; the first goes on', async () => {
+    await failed('locked', /data\/supervisor is in use by process \d+: stop that one first/);
+    expect(pidsOf(cluster.ready).every(isRunning)).toBe(true);
+  });
+
+  test('one log has the lines of all, each with its role', async () => {
+    const { ready, up } = cluster;
+    await up.stop();
+    const log = readFileSync(folder.file('data/supervisor/log'), 'utf8').trim().split('\n');
+    const roles = new Set(log.map((line) => (JSON.parse(line) as { role: string }).role));
+    const names = [...Object.keys(ready.gateways), ...Object.keys(ready.storage)];
+    expect([...roles].sort()).toEqual(['directory', 'supervisor', ...names].sort());
+  });
+});
+
+describe('again', () => {
+  beforeEach(setUp);
+  afterEach(tearDown);
 
   test('the data is there again the second time', async () => {
     const first = await start();
@@ -159,22 +186,11 @@ function managedBy(members: Readonly<Record<string, { manage: string }>>): strin
 }
 
 describe('what it refuses', () => {
+  beforeEach(setUp);
+  afterEach(tearDown);
+
   const refused = async (more: readonly string[], code: string, sentence: RegExp, status = 1) =>
     expectFailure(await run(volaryCommand, ['up', ...more, '--json']), code, sentence, status);
-
-  /** What is told of the roles goes to stderr, too; only the last line of it is the failure. */
-  const failed = async (more: readonly string[], code: string, sentence: RegExp) => {
-    const result = await run(volaryCommand, ['up', ...more, '--json'], {
-      env: { VOLARY_LOG_LEVEL: 'silent' },
-    });
-    expectFailure(result, code, sentence);
-  };
-
-  test('a second one in the same folder; the first goes on', async () => {
-    const { ready } = await start();
-    await failed(args, 'locked', /data\/supervisor is in use by process \d+: stop that one first/);
-    expect(pidsOf(ready).every(isRunning)).toBe(true);
-  });
 
   test('a port in use: named, with what it is for and what to do; nothing is left running', async () => {
     const port = Number(new URL(topology.storage['west-1']?.peer.replace(/^/, 'http://') ?? '').port);
@@ -183,7 +199,7 @@ describe('what it refuses', () => {
     const sentence = new RegExp(
       `^port ${port} is in use \\(127\\.0\\.0\\.1:${port}, for storage\\.west-1\\.peer\\): stop what .*--topology`,
     );
-    await failed(args, 'address-in-use', sentence);
+    await failed('address-in-use', sentence);
     other.close();
     await start(); // the folder is free again, and so are the other ports
   });
@@ -195,7 +211,7 @@ describe('what it refuses', () => {
       folder.file('data/west-1/identity.json'),
       readFileSync(folder.file('data/east-1/identity.json')),
     );
-    await failed(args, 'wrong-data-folder', /^west-1: .*east-1/);
+    await failed('wrong-data-folder', /^west-1: .*east-1/);
     expect(processesWith(`--data=${folder.path}/`)).toEqual([]);
   });
 
@@ -250,6 +266,9 @@ describe('what it refuses', () => {
 });
 
 describe('how it ends', () => {
+  beforeEach(setUp);
+  afterEach(tearDown);
+
   test.each(['SIGTERM', 'SIGINT'] as const)(
     '%s: gateways, storage systems, directory; exit 0',
     async (signal) => {

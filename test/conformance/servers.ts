@@ -2,19 +2,17 @@
  * The servers that the suite drives, all with the same exports on TCP: one disk that can be written, once as
  * "disk.img" and, where the server can have two exports, once more as "other.img"; and a disk that cannot.
  * nbdkit and qemu-nbd are here to prove the suite: a case that all of them fail is a mistake of the suite.
+ *
+ * qemu-nbd listens on a unix socket: it sends small replies in two pieces, and over TCP the second one waits 40 ms for
+ * an acknowledgement, in almost every case.
  */
 import { Buffer } from 'node:buffer';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { type FileHandle, open, readFile } from 'node:fs/promises';
 import net from 'node:net';
+import { freePort } from '../support/ports.ts';
 import { startServe } from '../support/server.ts';
-import {
-  eventually,
-  freePort,
-  requireTool,
-  type TemporaryFolder,
-  temporaryFolder,
-} from '../support/tools.ts';
+import { eventually, requireTool, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
 import type { Address } from '../support/wire.ts';
 
 export const serverNames = ['volary', 'nbdkit', 'qemu-nbd'] as const;
@@ -94,9 +92,9 @@ interface Served {
   stop(): Promise<unknown>;
 }
 
-/** One process of a server on a port of its own: it can be started again where it was. */
+/** One process of a server at an address of its own: it can be started again where it was. */
 interface Place {
-  readonly port: number;
+  readonly address: Address;
   readonly start: () => Promise<Served>;
   served: Served;
 }
@@ -105,17 +103,15 @@ export async function startTarget(name: ServerName): Promise<Target> {
   const folder = await temporaryFolder();
   // The read-only process has files of its own: no lock of the other one can be in its way.
   for (const file of [EXPORT, OTHER_EXPORT, 'read-only.img']) await createDisk(folder.file(file));
-  const starter = { volary: startVolary, nbdkit: startNbdkit, 'qemu-nbd': startQemuNbd }[name];
   const place = async (readOnly: boolean): Promise<Place> => {
-    const port = await freePort();
-    const start = (): Promise<Served> => starter(folder, port, readOnly);
-    return { port, start, served: await start() };
+    const [address, start] = await starters[name](folder, readOnly);
+    return { address, start, served: await start() };
   };
   const [writable, readOnly] = [await place(false), await place(true)];
   return {
     name,
-    address: { host: '127.0.0.1', port: writable.port },
-    readOnlyAddress: { host: '127.0.0.1', port: readOnly.port },
+    address: writable.address,
+    readOnlyAddress: readOnly.address,
     hasDefaultExport: name === 'volary',
     hasOtherExport: name !== 'qemu-nbd',
     hasOtherDisk: name === 'volary',
@@ -136,31 +132,42 @@ function hasEnded(process: ChildProcess): boolean {
   return process.exitCode !== null || process.signalCode !== null;
 }
 
-async function startVolary(folder: TemporaryFolder, port: number, readOnly: boolean): Promise<Served> {
-  const files = readOnly
-    ? [folder.file('read-only.img'), '--name', EXPORT, '--read-only']
-    : [folder.file(EXPORT), folder.file(OTHER_EXPORT)];
-  return await startServe([...files, '--listen', `nbd://127.0.0.1:${port}`]);
-}
+/** Where a server will listen, and what starts it there. */
+type Starter = (
+  folder: TemporaryFolder,
+  readOnly: boolean,
+) => Promise<readonly [address: Address, start: () => Promise<Served>]>;
 
-async function startNbdkit(folder: TemporaryFolder, port: number, readOnly: boolean): Promise<Served> {
-  const exports = [`exportname=${EXPORT}`, `exportname=${OTHER_EXPORT}`, `default-export=${EXPORT}`];
-  return await startForeign(port, requireTool('nbdkit', 'nbdkit'), [
-    ...(readOnly ? ['-r'] : []),
-    ...['-f', '-i', '127.0.0.1', '-p', `${port}`, '--filter=exportname', 'file'],
-    folder.file(readOnly ? 'read-only.img' : EXPORT),
-    ...exports,
-    ...['exportname-strict=true', 'exportname-list=explicit'],
-  ]);
-}
-
-async function startQemuNbd(folder: TemporaryFolder, port: number, readOnly: boolean): Promise<Served> {
-  return await startForeign(port, requireTool('qemu-nbd', 'qemu-utils'), [
-    ...(readOnly ? ['-r'] : []),
-    ...['-b', '127.0.0.1', '-p', `${port}`, '-t', '-e', '200', '-f', 'raw', '-x', EXPORT],
-    ...['--discard=unmap', folder.file(readOnly ? 'read-only.img' : EXPORT)],
-  ]);
-}
+const starters: Readonly<Record<ServerName, Starter>> = {
+  volary: async (folder, readOnly) => {
+    const address = { host: '127.0.0.1', port: await freePort() };
+    const files = readOnly
+      ? [folder.file('read-only.img'), '--name', EXPORT, '--read-only']
+      : [folder.file(EXPORT), folder.file(OTHER_EXPORT)];
+    return [address, () => startServe([...files, '--listen', `nbd://127.0.0.1:${address.port}`])];
+  },
+  nbdkit: async (folder, readOnly) => {
+    const address = { host: '127.0.0.1', port: await freePort() };
+    const exports = [`exportname=${EXPORT}`, `exportname=${OTHER_EXPORT}`, `default-export=${EXPORT}`];
+    const args = [
+      ...(readOnly ? ['-r'] : []),
+      ...['-f', '-i', '127.0.0.1', '-p', `${address.port}`, '--filter=exportname', 'file'],
+      folder.file(readOnly ? 'read-only.img' : EXPORT),
+      ...exports,
+      ...['exportname-strict=true', 'exportname-list=explicit'],
+    ];
+    return [address, () => startForeign(address, requireTool('nbdkit', 'nbdkit'), args)];
+  },
+  'qemu-nbd': async (folder, readOnly) => {
+    const address = { path: folder.file(readOnly ? 'read-only.sock' : 'sock') };
+    const args = [
+      ...(readOnly ? ['-r'] : []),
+      ...['-k', address.path, '-t', '-e', '200', '-f', 'raw', '-x', EXPORT],
+      ...['--discard=unmap', folder.file(readOnly ? 'read-only.img' : EXPORT)],
+    ];
+    return [address, () => startForeign(address, requireTool('qemu-nbd', 'qemu-utils'), args)];
+  },
+};
 
 // A test that fails half-way must not leave its servers running.
 const running = new Set<ChildProcess>();
@@ -168,7 +175,7 @@ process.on('exit', () => {
   for (const child of running) child.kill('SIGKILL');
 });
 
-async function startForeign(port: number, command: string, args: readonly string[]): Promise<Served> {
+async function startForeign(address: Address, command: string, args: readonly string[]): Promise<Served> {
   const child = spawn(command, args, { stdio: 'ignore' });
   running.add(child);
   const ended = new Promise<void>((resolve, reject) => {
@@ -180,7 +187,7 @@ async function startForeign(port: number, command: string, args: readonly string
   });
   await eventually(`${command} listens`, () => {
     if (hasEnded(child)) throw new Error(`${command} ended with ${child.exitCode ?? child.signalCode}`);
-    return connects(port);
+    return connects(address);
   });
   return {
     process: child,
@@ -191,9 +198,9 @@ async function startForeign(port: number, command: string, args: readonly string
   };
 }
 
-function connects(port: number): Promise<true | undefined> {
+function connects(address: Address): Promise<true | undefined> {
   return new Promise((resolve) => {
-    const socket = net.connect(port, '127.0.0.1');
+    const socket = net.connect(address);
     socket.on('connect', () => {
       socket.destroy();
       resolve(true);

@@ -24,6 +24,7 @@ import {
 } from '../support/keeper-child.ts';
 import { testRandom } from '../support/random.ts';
 import { refusalOf } from '../support/refusal.ts';
+import { forEachCall } from '../support/strace.ts';
 import { projectRoot, type RunResult, requireTool, run } from '../support/tools.ts';
 
 const CHILD = join(projectRoot, 'test/support/keeper-child.ts');
@@ -181,24 +182,24 @@ describe('kill -9 right before a system call', () => {
   ])('S4: %s opens after each, with all that was promised', async (_, isOld) => {
     let [runs, kills] = [0, 0];
     for (const call of CALLS) {
-      for (let nth = 1; ; nth++) {
-        const where = join(parent.path, `${runs}`, 'keeper');
-        runs += 1;
+      await forEachCall(async (nth) => {
+        const where = join(parent.path, `${runs++}`, 'keeper');
         if (isOld) await makeOld(where);
         const inject = `inject=${call}:signal=SIGKILL:when=${nth}`;
-        const trace = ['-o', join(parent.path, 'log'), '-e', `trace=${call}`, '-e', inject];
+        const trace = ['-o', `${parent.path}/log-${runs}`, '-e', `trace=${call}`, '-e', inject];
         const { code, stdout, stderr } = await traced('once', where, trace);
         const promised = promisedIn(stdout);
         const entries = await check(where, promised, isOld ? OLD_BYTES : undefined);
         expect(entries, `${call} ${nth}`).toBeOneOf(isOld ? [3, 4] : [0, 1]);
         if (code === 0) {
           expect(promised).toMatchObject({ version: 2, replaced: true, closed: true });
-          break;
+          return 'went to its end';
         }
         expect(stderr, `${call} ${nth}`).toBe('');
         expect(promised.closed, `${call} ${nth}: killed`).toBe(undefined);
         kills += 1;
-      }
+        return 'was killed';
+      });
     }
     expect(kills).toBeGreaterThan(40);
   });

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { placeOf } from '../../src/gateway/workers.ts';
 import type { Log } from '../../src/model/log.ts';
+import { Option } from '../../src/nbd-server-protocol/constants.ts';
 import { outcomeOf } from '../contract/model-run.ts';
 import { NbdClient } from '../support/client.ts';
 import { GatewayLab, type RunningGateway } from '../support/cluster/gateway-lab.ts';
@@ -12,13 +13,23 @@ import { silentLog } from '../support/log.ts';
 import { testRandom } from '../support/random.ts';
 import { eventually } from '../support/tools.ts';
 import { MemoryVolume } from '../support/volumes/memory-volume.ts';
-import { ClosedByPeer } from '../support/wire.ts';
+import {
+  ClosedByPeer,
+  infoData,
+  optionRequest,
+  readGreeting,
+  readOptionReply,
+  u32,
+  Wire,
+} from '../support/wire.ts';
 
 const MIB = 1024 * 1024;
 const WORKERS = 3;
 
 /** Far beyond what a worker needs to be started again. */
 const FOR_EVER_MS = 15_000;
+/** Long enough for a process that was killed to be gone. */
+const DYING_MS = 500;
 
 type Fate = 'served' | 'ended' | 'waits for ever';
 
@@ -157,6 +168,19 @@ describe('a gateway of several processes', () => {
       process.kill(pid, 'SIGKILL');
       expect(await Promise.all(clients)).not.toContain('waits for ever');
     }
+  });
+
+  test('a question that comes in the turn in which a worker has died does not keep anybody from hearing of that', async () => {
+    lab.volume(nameAt(0), [lab.real(0, MIB)]);
+    const { port } = await start();
+    const pid = await eventually('a worker', () => pids.get(0));
+    const wire = await Wire.connect({ host: '127.0.0.1', port });
+    await readGreeting(wire);
+    wire.send(u32(3), optionRequest(Option.go, infoData(nameAt(0))));
+    process.kill(pid, 'SIGKILL');
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, DYING_MS); // of both is heard afterwards, the question first
+    expect((await readOptionReply(wire)).option).toBe(Option.go);
+    wire.destroy();
   });
 
   test('of a worker that is being started again nobody says that it has no hosts', async () => {

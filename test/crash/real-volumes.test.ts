@@ -8,6 +8,7 @@ import { RealVolumeTable } from '../../src/storage-system/real-volume-table.ts';
 import { putInOrder, volumeFolder } from '../../src/storage-system/start-check.ts';
 import { silentLog } from '../support/log.ts';
 import { idOf, KiB } from '../support/storage-system.ts';
+import { forEachCall } from '../support/strace.ts';
 import {
   projectRoot,
   type RunResult,
@@ -54,17 +55,7 @@ function traced(data: string, options: readonly string[]): Promise<RunResult> {
     path,
   ]);
   // strace counts for each thread apart: with one in the pool, the counts are the same in each run.
-  const strace = [
-    '-f',
-    '-qq',
-    '-o',
-    parent.file('log'),
-    ...places,
-    ...options,
-    process.execPath,
-    CHILD,
-    data,
-  ];
+  const strace = ['-f', '-qq', '-o', `${data}.log`, ...places, ...options, process.execPath, CHILD, data];
   return run(requireTool('strace', 'strace'), strace, { env: { UV_THREADPOOL_SIZE: '1' } });
 }
 
@@ -84,7 +75,7 @@ async function found(data: string): Promise<RealVolume | undefined> {
 test('S4: a real volume is there, whole, as it was answered, or as the step under way would have left it', async () => {
   let [runs, kills] = [0, 0];
   for (const call of CALLS) {
-    for (let nth = 1; ; nth++) {
+    await forEachCall(async (nth) => {
       const data = newData(`${runs++}`);
       const inject = `inject=${call}:signal=SIGKILL:when=${nth}`;
       const { code, stdout, stderr } = await traced(data, ['-e', `trace=${call}`, '-e', inject]);
@@ -99,10 +90,11 @@ test('S4: a real volume is there, whole, as it was answered, or as the step unde
       if (realVolume !== undefined) checkBytes(`${data}/volumes/${id}.raw`, realVolume, steps, told);
       if (code === 0) {
         expect(steps, told).toBe(outcomes.length - 1);
-        break;
+        return 'went to its end';
       }
       kills += 1;
-    }
+      return 'was killed';
+    });
   }
   expect(kills).toBeGreaterThan(20);
 }, 400_000);
@@ -120,7 +112,7 @@ test('power loss: what a row says of a file has been brought to the disk before 
   const data = newData('data');
   const calls = 'trace=pwrite64,fsync,fdatasync,ftruncate,unlink';
   expect((await traced(data, ['-y', '-e', calls])).code).toBe(0);
-  const lines = readFileSync(parent.file('log'), 'latin1').split('\n');
+  const lines = readFileSync(`${data}.log`, 'latin1').split('\n');
   const effects = lines.flatMap((line) => effectOf(line) ?? []);
   const row = ['write meta.db-wal', 'sync meta.db-wal'];
   expect(effects.filter((effect, index) => effect !== effects[index - 1])).toEqual([

@@ -9,9 +9,10 @@ import { openRemoteVolume, type RemoteVolume } from '../../src/nbd-client/remote
 import { outcomeOf } from '../contract/model-run.ts';
 import { BLOCK_BYTES, Book, bytesOf } from '../support/book.ts';
 import { silentLog } from '../support/log.ts';
+import { freePort } from '../support/ports.ts';
 import { type SeededRandom, testRandom } from '../support/random.ts';
 import { portOf, type RunningServer, startServe } from '../support/server.ts';
-import { eventually, freePort, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
+import { eventually, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
 
 const SIZE = 64 * 1024 * 1024;
 const ROUNDS = 6;

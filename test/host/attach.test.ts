@@ -4,9 +4,10 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { VolumeName } from '../../src/control-protocol/names.ts';
 import { type Cluster, startCluster } from '../support/cluster.ts';
 import { bootGuest, type Guest, serverAddress } from '../support/guest.ts';
-import { guestNode, guestVolary, installSoftware } from '../support/guest-software.ts';
+import { guestNode, guestVolary, installSoftware, makeSoftware } from '../support/guest-software.ts';
+import { freePort } from '../support/ports.ts';
 import { portOf, type RunningServer } from '../support/server.ts';
-import { freePort, requireTool, runOk, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
+import { requireTool, runOk, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
 import { expectNoKernelErrors } from './steps.ts';
 
 const MiB = 2 ** 20;
@@ -20,6 +21,16 @@ let uri: string;
 
 beforeAll(async () => {
   folder = await temporaryFolder();
+  await Promise.all([startWithVolumes(), bootWithSoftware()]);
+});
+
+async function bootWithSoftware(): Promise<void> {
+  const [booted, image] = await Promise.all([bootGuest(), makeSoftware(folder)]);
+  guest = booted;
+  software = await installSoftware(guest, image);
+}
+
+async function startWithVolumes(): Promise<void> {
   const flags = ['--advertise', serverAddress];
   cluster = await startCluster({
     storage: { 'east-1': {}, 'east-2': {} },
@@ -29,9 +40,7 @@ beforeAll(async () => {
   await cluster.volary('volume', 'create', 'db', '--size', '64MiB', ...segments);
   await cluster.volary('volume', 'create', 'logs', '--size', '64MiB');
   uri = cluster.gateway('b-gw').uri.replace('127.0.0.1', serverAddress);
-  guest = await bootGuest();
-  software = await installSoftware(guest, folder);
-});
+}
 
 afterAll(async () => {
   await guest?.stop();

@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Cluster, startCluster } from '../support/cluster.ts';
 import { bootGuest, type Guest, serverAddress } from '../support/guest.ts';
+import { childrenOf } from '../support/process.ts';
 import { eventually } from '../support/tools.ts';
 import { expectNoKernelErrors, fio, guestDigest, writesFinished } from './steps.ts';
 
@@ -34,17 +35,6 @@ afterAll(async () => {
   await cluster?.end();
 });
 
-/** Processes that `pid` has started. */
-async function childrenOf(pid: number): Promise<number[]> {
-  const children: number[] = [];
-  for (const entry of await readdir('/proc')) {
-    if (!/^\d+$/.test(entry)) continue;
-    const stat = await readFile(`/proc/${entry}/stat`, 'utf8').catch(() => '');
-    if (Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]) === pid) children.push(Number(entry));
-  }
-  return children;
-}
-
 /** The worker that hosts are connected to, told by the sockets that it has on the gateway's port. */
 async function workerInUse(port: number): Promise<number> {
   const sockets = new Set<string>();
@@ -53,7 +43,7 @@ async function workerInUse(port: number): Promise<number> {
     if (state === '01' && Number.parseInt(local.split(':')[1] ?? '', 16) === port)
       sockets.add(`socket:[${inode}]`);
   }
-  for (const pid of await childrenOf(cluster.gateway('east-gw').pid())) {
+  for (const pid of childrenOf(cluster.gateway('east-gw').pid())) {
     for (const fd of await readdir(`/proc/${pid}/fd`)) {
       const target = await readlink(`/proc/${pid}/fd/${fd}`).catch(() => '');
       if (sockets.has(target)) return pid;
@@ -68,9 +58,9 @@ test('a mounted volume over two storage systems: a worker, a storage system and 
     'create',
     'demo',
     '--size',
-    '256MiB',
+    '160MiB',
     '--segment',
-    'east-1:128MiB',
+    'east-1:80MiB',
     '--segment',
     'east-2',
   );
@@ -82,10 +72,10 @@ test('a mounted volume over two storage systems: a worker, a storage system and 
     mkdir /mnt/demo
     mount /dev/nbd0 /mnt/demo`);
   // Longer than a half, so that it lies on both storage systems whatever the file system chooses.
-  await guest.ok('dd if=/dev/urandom of=/mnt/demo/across bs=1M count=150 conv=fsync', 240_000);
+  await guest.ok('dd if=/dev/urandom of=/mnt/demo/across bs=1M count=100 conv=fsync', 240_000);
   const digest = await guestDigest(guest, '/mnt/demo/across');
 
-  const rewriting = { path: '/mnt/demo/random', sizeMiB: 4, writtenMiB: 24, writesPerSecond: 200 };
+  const rewriting = { path: '/mnt/demo/random', sizeMiB: 4, writtenMiB: 20, writesPerSecond: 200 };
   await Promise.all([
     guest.ok(fio(rewriting), 400_000),
     (async () => {

@@ -3,8 +3,9 @@
 import { mkdir, open, readFile, truncate, writeFile } from 'node:fs/promises';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { bootGuest, type Guest, serverAddress } from '../support/guest.ts';
+import { freePort } from '../support/ports.ts';
 import { type RunningServer, startServe } from '../support/server.ts';
-import { freePort, requireTool, runOk, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
+import { requireTool, runOk, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
 import { expectNoKernelErrors, serveFile } from './steps.ts';
 
 const MiB = 1024 * 1024;

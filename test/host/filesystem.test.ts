@@ -4,15 +4,9 @@ import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { bootGuest, type Guest, serverAddress } from '../support/guest.ts';
+import { freePort } from '../support/ports.ts';
 import type { RunningServer } from '../support/server.ts';
-import {
-  eventually,
-  freePort,
-  requireTool,
-  runOk,
-  type TemporaryFolder,
-  temporaryFolder,
-} from '../support/tools.ts';
+import { eventually, requireTool, runOk, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
 import { expectNoKernelErrors, fio, guestDigest, serveFile } from './steps.ts';
 
 const MiB = 1024 * 1024;

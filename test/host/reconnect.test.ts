@@ -2,14 +2,8 @@
 
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { bootGuest, type Guest, serverAddress } from '../support/guest.ts';
-import {
-  eventually,
-  freePort,
-  requireTool,
-  runOk,
-  type TemporaryFolder,
-  temporaryFolder,
-} from '../support/tools.ts';
+import { freePort } from '../support/ports.ts';
+import { eventually, requireTool, runOk, type TemporaryFolder, temporaryFolder } from '../support/tools.ts';
 import { startRelay } from './relay.ts';
 import { expectNoKernelErrors, fio, serveFile, writesFinished } from './steps.ts';
 

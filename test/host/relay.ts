@@ -4,7 +4,7 @@
  */
 
 import { connect, createServer, type Socket } from 'node:net';
-import { freePort } from '../support/tools.ts';
+import { freePort } from '../support/ports.ts';
 
 export interface Relay {
   readonly port: number;

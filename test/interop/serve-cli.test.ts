@@ -6,9 +6,10 @@ import { mkdirSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'n
 import { describe, expect, test } from 'vitest';
 import { Command } from '../../src/nbd-server-protocol/constants.ts';
 import { NbdClient } from '../support/client.ts';
+import { freePort } from '../support/ports.ts';
 import { anyPort, exportUri, IMAGE_BYTES, imageFolder, sizeOf, start } from '../support/serve-cases.ts';
 import { type RunningServer, volaryCommand } from '../support/server.ts';
-import { eventually, freePort, projectRoot, requireTool, run, runOk } from '../support/tools.ts';
+import { eventually, projectRoot, requireTool, run, runOk } from '../support/tools.ts';
 import { requestMessage } from '../support/wire.ts';
 
 const nbdinfo = requireTool('nbdinfo', 'libnbd-bin');

@@ -9,8 +9,9 @@ import type {
   VolumeView,
 } from '../../src/control-protocol/directory-api.ts';
 import { RealVolumeId, StorageName } from '../../src/control-protocol/names.ts';
+import { freePort } from '../support/ports.ts';
 import { volaryCommand } from '../support/server.ts';
-import { eventually, freePort, requireTool, run, runOk } from '../support/tools.ts';
+import { eventually, requireTool, run, runOk } from '../support/tools.ts';
 import { document, expectRefusal, freshDirectory, GiB, volary } from '../support/verb-cases.ts';
 
 type Repaired = RepairView['repaired'][number];
@@ -123,20 +124,6 @@ describe('volumes', () => {
     );
     await expectRefusal(url, ['volume', 'repair', 'none'], 'not-found', /no volume none/);
   });
-
-  test('what comes with remote copy is refused, and nothing is made', async () => {
-    const create = ['volume', 'create', 'db', '--size', '1GiB'];
-    const { url } = directory();
-    await expectRefusal(
-      url,
-      [...create, '--copy', 'west-1'],
-      'not-supported',
-      /--copy comes with remote copy/,
-    );
-    await expectRefusal(url, [...create, '--transfer', 'async'], 'not-supported', /--transfer comes with/);
-    await expectRefusal(url, ['attach', 'db', '--interface', 'x'], 'not-supported', /--interface comes with/);
-    expect(directory().asked).toEqual([]);
-  });
 });
 
 describe('looking', () => {
@@ -198,6 +185,32 @@ describe('what is refused before anybody is asked: exit 2', () => {
     [['volume', 'create', 'db', '--size', '1GiB', '--group', 'a b'], 'bad-name'],
     [['volume', 'create', 'db', '--size', '1GiB', '--transfer', 'slow'], 'bad-argument'],
     [['volume', 'create', 'db', '--size', '1GiB', '--wait', '--no-wait'], 'bad-argument'],
+    [['volume', 'create', 'db', '--size', '1GiB', '--copy', 'a/b'], 'bad-name'],
+    [
+      ['volume', 'create', 'db', '--size', '1GiB', '--transfer', 'sync', '--transfer', 'sync'],
+      'bad-argument',
+    ],
+    [['copy', 'add', 'db'], 'bad-argument'],
+    [['copy', 'add', 'db', 'a/b'], 'bad-name'],
+    [['copy', 'add', 'db', 'west-1', '--transfer', 'slow'], 'bad-argument'],
+    [['copy', 'add', 'db', 'west-1', '--wait', '--no-wait'], 'bad-argument'],
+    [['copy', 'switch', 'db'], 'bad-argument'],
+    [['copy', 'switch', 'db', 'west-1', '--site', 'west'], 'bad-argument'],
+    [['copy', 'switch', 'db', '--site', 'we st'], 'bad-name'],
+    [['copy', 'failover', 'db', 'west-1', '--force=yes'], 'bad-argument'],
+    [['copy', 'wait', 'db'], 'bad-argument'],
+    [['copy', 'wait', 'db', '--pair', 'equal'], 'bad-argument'],
+    [['copy', 'wait', 'db', '--pair', 'duplex', '--timeout', '10'], 'bad-argument'],
+    [['login', 'db'], 'bad-argument'],
+    [['login', 'db', '--interface', 'a b'], 'bad-name'],
+    [['attach', 'db', '--interface', 'a b'], 'bad-name'],
+    [['interface', 'set', 'rack7'], 'bad-argument'],
+    [['interface', 'set', 'rack7', 'east'], 'bad-argument'],
+    [['interface', 'set', 'rack7', '--site', 'east', 'west', '--site', 'north'], 'bad-argument'],
+    [['interface', 'set', 'rack7', '--site', 'east', 'east'], 'bad-argument'],
+    [['group', 'create', 'bank'], 'bad-argument'],
+    [['group', 'create', 'bank', '--transfer', 'sync', '--fence', 'some'], 'bad-argument'],
+    [['group', 'create', 'bank', '--transfer', 'async', '--journal-size', '1GB'], 'bad-size'],
     [['volume', 'resize', 'db'], 'bad-argument'],
     [['volume', 'delete', 'db', '--force=yes'], 'bad-argument'],
     [['volume', 'delete', 'db', 'logs'], 'bad-argument'],
@@ -214,7 +227,8 @@ describe('what is refused before anybody is asked: exit 2', () => {
     [['attach', 'db', '--connections', '0'], 'bad-argument'],
     [['detach', '/dev/nbd0/../sda'], 'bad-argument'],
   ])('%j is %s', async (args, code) => {
-    const path = args.slice(0, ['volume', 'storage', 'operation'].includes(args[0] ?? '') ? 2 : 1);
+    const families = ['volume', 'storage', 'operation', 'copy', 'interface', 'group'];
+    const path = args.slice(0, families.includes(args[0] ?? '') ? 2 : 1);
     const verb = args[1] === 'grow' ? 'volume' : path.join(' ');
     await expectRefusal(directory().url, args, code, new RegExp(`\\(see volary ${verb} --help\\)$`), 2);
     expect(directory().asked).toEqual([]);
@@ -280,7 +294,17 @@ describe('help and completion', () => {
   const verbs = [
     ...['volume create', 'volume list', 'volume show', 'volume resize', 'volume delete'],
     ...['storage list', 'storage show', 'operation show', 'operation wait'],
-    ...['serve', 'location', 'attach', 'detach', 'status', 'events'],
+    ...[
+      'copy add',
+      'copy remove',
+      'copy suspend',
+      'copy resync',
+      'copy switch',
+      'copy failover',
+      'copy wait',
+    ],
+    ...['group create', 'group list', 'group show', 'interface set', 'interface list', 'interface remove'],
+    ...['login', 'serve', 'location', 'attach', 'detach', 'status', 'events'],
   ];
 
   test.each(verbs)('%s --help has examples, and fits in a terminal', async (verb) => {
@@ -326,6 +350,11 @@ describe('help and completion', () => {
     expect(await names('--directory', url, 'detach', 'd')).toEqual(['db', 'data']);
     expect(await names('storage', 'show', 'e')).toEqual(['east-1']);
     expect(await completed(url, 'volume', 'resize', 'db', 'd')).toEqual([]);
+    expect(await names('copy', 'add', 'da')).toEqual(['data']);
+    expect(await names('copy', 'switch', 'db', '')).toEqual(['east-1', 'west-1']);
+    expect(await names('copy', 'switch', 'db', '--site', 'w')).toEqual(['west']);
+    expect(await names('volume', 'create', 'logs', '--copy', 'west-1', '--copy', 'e')).toEqual(['east-1']);
+    expect(await names('copy', 'add', '--transfer=sync', 'db', 'w')).toEqual(['west-1']);
   });
 
   test('no directory: no names, and not a word', async () => {

@@ -66,6 +66,7 @@ export class Directory {
       length: VOLUME_BYTES,
       epoch: 1 as Epoch,
       isHandedOver: true,
+      isForced: false,
       isGrouped: true,
       copies: [...copies],
     };

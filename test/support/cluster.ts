@@ -89,6 +89,14 @@ export interface ClusterOptions {
   readonly parent?: string;
   /** Added to the environment of every role. */
   readonly env?: Readonly<Record<string, string | undefined>>;
+  /** Where each role runs, by its name (`directory` for the directory). Default: here, on 127.0.0.1. */
+  readonly place?: (role: string) => RolePlace;
+}
+
+export interface RolePlace {
+  readonly address: string;
+  /** Runs in that place what stands behind it. */
+  readonly command: readonly string[];
 }
 
 /** Starts all roles at once, and waits until each is ready. */
@@ -106,19 +114,20 @@ export async function startCluster(shape = smallShape, options: ClusterOptions =
 /** The same with nothing running yet: the test starts the roles one by one. */
 export async function layCluster(shape = smallShape, options: ClusterOptions = {}): Promise<Cluster> {
   const folder = await temporaryFolder(options.parent);
+  const addressOf = (role: string): string => options.place?.(role).address ?? '127.0.0.1';
   const [directoryPort = 0] = await takePorts(1);
-  const url = `http://127.0.0.1:${directoryPort}`;
+  const url = `http://${addressOf('directory')}:${directoryPort}`;
   const role = new Role('directory', 'directory', url, folder.file('directory'), ['--listen', url], options);
   const directory = Object.assign(role.handle(), { url });
   const storage = new Map<string, RoleHandle & { uri: string }>();
   for (const [name, { site, capacity, flags = [] }] of Object.entries(shape.storage)) {
     const [nbd, peer, manage] = await takePorts(3);
-    const uri = `nbd://127.0.0.1:${nbd}`;
+    const uri = `nbd://${addressOf(name)}:${nbd}`;
     const own = [
       '--listen',
       uri,
       '--peer',
-      `127.0.0.1:${peer}`,
+      `${addressOf(name)}:${peer}`,
       ...optional('--capacity', capacity),
       ...flags,
     ];
@@ -127,7 +136,7 @@ export async function layCluster(shape = smallShape, options: ClusterOptions = {
   const gateways = new Map<string, RoleHandle & { uri: string }>();
   for (const [name, { site, workers, reconnect, flags = [] }] of Object.entries(shape.gateways)) {
     const [nbd, manage] = await takePorts(2);
-    const uri = `nbd://127.0.0.1:${nbd}`;
+    const uri = `nbd://${addressOf(name)}:${nbd}`;
     const own = [
       '--listen',
       uri,
@@ -145,7 +154,7 @@ export async function layCluster(shape = smallShape, options: ClusterOptions = {
     port: number | undefined,
     own: string[],
   ) {
-    const manage = `http://127.0.0.1:${port}`;
+    const manage = `http://${addressOf(name)}:${port}`;
     const flags = [
       '--name',
       name,
@@ -226,8 +235,9 @@ class Role {
   }
 
   async #start(flags: readonly string[], until: 'readyz' | 'ready line' = 'readyz'): Promise<VolaryProcess> {
-    const { env } = this.#options;
-    this.#process = await startVolary(['run', this.#kind, ...flags], env === undefined ? {} : { env });
+    const { env = {}, place } = this.#options;
+    const command = [...(place?.(this.#name).command ?? []), volaryCommand];
+    this.#process = await startVolary(['run', this.#kind, ...flags], { env, command });
     if (until === 'readyz') await answersReady(this.#manage, this.#process);
     return this.#process;
   }

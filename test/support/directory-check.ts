@@ -44,3 +44,20 @@ export async function expectNothingLeaked(
     expect(view).toMatchObject({ provisionedBytes: bytes, freeBytes: view.capacityBytes - bytes });
   }
 }
+
+/** Every member has the role that the record says, in its epoch, and all say that they have been told. */
+export async function expectToldAll(
+  directory: DirectoryClient,
+  storage: readonly StorageStandIn[],
+): Promise<void> {
+  await until(async () => (await figure(directory, 'members_untold')) === 0);
+  for (const { name } of await directory.volumes()) {
+    const { segments } = await directory.volumeRecord(name);
+    for (const segment of segments.filter(({ isGrouped }) => isGrouped)) {
+      for (const { storage: at, realVolume, role } of segment.copies) {
+        const member = storage.find((each) => each.name === at)?.members.get(realVolume);
+        expect(member).toMatchObject({ role, epoch: segment.epoch, config: { epoch: segment.epoch } });
+      }
+    }
+  }
+}

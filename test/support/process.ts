@@ -32,6 +32,13 @@ export function isRunning(pid: number): boolean {
   }
 }
 
+/** Processes that it has started, and that have not ended. */
+export function childrenOf(pid: number): number[] {
+  return readdirSync(`/proc/${pid}/task`).flatMap((thread) =>
+    readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8').split(' ').filter(Boolean).map(Number),
+  );
+}
+
 export interface ProcessFound {
   readonly pid: number;
   readonly args: readonly string[];

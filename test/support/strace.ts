@@ -34,3 +34,18 @@ export async function attachStrace(pid: number, logPath: string, args: readonly 
     },
   };
 }
+
+/**
+ * Does something to the first call, the second and so on, until there are no more: `attempt` starts a program that meets its end
+ * at that call, and says what became of it. Two are under way at once, so one number beyond the last may be tried, too.
+ */
+export async function forEachCall(
+  attempt: (nth: number) => Promise<'was killed' | 'went to its end'>,
+): Promise<void> {
+  let next = 1;
+  let isOver = false;
+  const lane = async (): Promise<void> => {
+    while (!isOver) if ((await attempt(next++)) === 'went to its end') isOver = true;
+  };
+  await Promise.all([lane(), lane()]);
+}

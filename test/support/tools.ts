@@ -6,7 +6,6 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { delimiter, join, resolve } from 'node:path';
 
@@ -99,22 +98,6 @@ export function requireTool(name: string, debianPackage: string): string {
     if (existsSync(path)) return path;
   }
   throw new Error(`${name} is not installed: apt-get install ${debianPackage}`);
-}
-
-/** A TCP port of 127.0.0.1 that nobody listened on a moment ago. */
-export function freePort(): Promise<number> {
-  return new Promise((resolvePort, reject) => {
-    const probe = createServer();
-    probe.on('error', reject);
-    probe.listen(0, '127.0.0.1', () => {
-      const address = probe.address();
-      if (address === null || typeof address === 'string') {
-        reject(new Error('the probe for a free port has no address'));
-        return;
-      }
-      probe.close(() => resolvePort(address.port));
-    });
-  });
 }
 
 export interface TemporaryFolder {

@@ -36,13 +36,15 @@ export class Violation extends Error {}
 
 export class Wire {
   readonly #socket: net.Socket;
+  readonly #isTcp: boolean;
   #chunks: Buffer[] = [];
   #buffered = 0;
   #ended = false;
   #wake: (() => void) | undefined;
 
-  private constructor(socket: net.Socket) {
+  private constructor(socket: net.Socket, isTcp: boolean) {
     this.#socket = socket;
+    this.#isTcp = isTcp;
     socket.on('data', (chunk: Buffer) => {
       this.#chunks.push(chunk);
       this.#buffered += chunk.length;
@@ -64,7 +66,7 @@ export class Wire {
       socket.once('error', reject);
       socket.once('connect', () => {
         socket.off('error', reject);
-        resolve(new Wire(socket));
+        resolve(new Wire(socket, 'port' in address));
       });
     });
   }
@@ -77,8 +79,12 @@ export class Wire {
   async sendAll(bytes: Uint8Array): Promise<void> {
     if (this.#socket.destroyed) return;
     await new Promise<void>((resolve) => {
-      this.#socket.once('close', () => resolve());
-      this.#socket.write(bytes, () => resolve());
+      const done = (): void => {
+        this.#socket.off('close', done);
+        resolve();
+      };
+      this.#socket.once('close', done);
+      this.#socket.write(bytes, done);
     });
   }
 
@@ -133,9 +139,9 @@ export class Wire {
     this.#socket.end();
   }
 
-  /** Drops the connection; `reset` does it without a goodbye (RST). */
+  /** Drops the connection; `reset` does it without a goodbye (RST), which unix sockets do not know. */
   destroy(how: 'close' | 'reset' = 'close'): void {
-    if (how === 'reset') this.#socket.resetAndDestroy();
+    if (how === 'reset' && this.#isTcp) this.#socket.resetAndDestroy();
     else this.#socket.destroy();
   }
 

@@ -31,12 +31,14 @@ export const createVolume: Workflow = {
         volume: null,
         operation: finished(operation, now, operation.error),
         garbage: leftOver(volume, outcomes),
-        event: {
-          kind: 'volume.create-failed',
-          subject: volume.name,
-          text: `volume ${volume.name} was not created: ${operation.error?.message}`,
-          details: { operation: operation.id, code: operation.error?.code ?? null },
-        },
+        events: [
+          {
+            kind: 'volume.create-failed',
+            subject: volume.name,
+            text: `volume ${volume.name} was not created: ${operation.error?.message}`,
+            details: { operation: operation.id, code: operation.error?.code ?? null },
+          },
+        ],
       };
     }
     if (error !== undefined) {
@@ -44,7 +46,7 @@ export const createVolume: Workflow = {
         volume: { ...volume, state: 'deleting' },
         operation: { ...operation, state: 'undoing', step: 'unmake', error },
         garbage: [],
-        event: undefined,
+        events: [],
       };
     }
     const files = new Map(outcomes.map(({ effect, file }) => [effect.realVolume, file]));
@@ -57,12 +59,14 @@ export const createVolume: Workflow = {
       },
       operation: finished(operation, now),
       garbage: [],
-      event: {
-        kind: 'volume.created',
-        subject: volume.name,
-        text: `volume ${volume.name} has been created, of ${volume.sizeBytes} bytes`,
-        details: { operation: operation.id, sizeBytes: volume.sizeBytes },
-      },
+      events: [
+        {
+          kind: 'volume.created',
+          subject: volume.name,
+          text: `volume ${volume.name} has been created, of ${volume.sizeBytes} bytes`,
+          details: { operation: operation.id, sizeBytes: volume.sizeBytes },
+        },
+      ],
     };
   },
 };

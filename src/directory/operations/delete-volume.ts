@@ -20,12 +20,14 @@ export const deleteVolume: Workflow = {
       volume: null,
       operation: finished(operation, now),
       garbage,
-      event: {
-        kind: 'volume.deleted',
-        subject: volume.name,
-        text: `volume ${volume.name} has been deleted${later}`,
-        details: { operation: operation.id, later: garbage.map(({ realVolume }) => realVolume) },
-      },
+      events: [
+        {
+          kind: 'volume.deleted',
+          subject: volume.name,
+          text: `volume ${volume.name} has been deleted${later}`,
+          details: { operation: operation.id, later: garbage.map(({ realVolume }) => realVolume) },
+        },
+      ],
     };
   },
 };

@@ -9,22 +9,35 @@ import type { OperationId } from '../../control-protocol/names.ts';
 import { assert, StoreError } from '../../model/errors.ts';
 import type { Log } from '../../model/log.ts';
 import type { Catalog } from '../catalog.ts';
+import type { GroupConfigs } from '../group-configs.ts';
 import type { Peers } from '../peers.ts';
+import { addCopy } from './add-copy.ts';
 import { createVolume } from './create-volume.ts';
 import { deleteVolume } from './delete-volume.ts';
+import { failoverCopy } from './failover-copy.ts';
 import { type PerformOptions, performAll, type RetryLimits } from './perform.ts';
+import { removeCopy } from './remove-copy.ts';
 import { resizeVolume } from './resize-volume.ts';
+import { switchCopy } from './switch-copy.ts';
+import { tellCopy } from './tell-copy.ts';
 import type { Outcome, Workflow } from './workflow.ts';
 
-const WORKFLOWS: Partial<Record<OperationRecord['kind'], Workflow>> = {
+const WORKFLOWS: Record<OperationRecord['kind'], Workflow> = {
   'create-volume': createVolume,
   'resize-volume': resizeVolume,
   'delete-volume': deleteVolume,
+  'add-copy': addCopy,
+  'remove-copy': removeCopy,
+  'suspend-copy': tellCopy,
+  'resync-copy': tellCopy,
+  'switch-copy': switchCopy,
+  'failover-copy': failoverCopy,
 };
 
 export interface OperationRunnerOptions {
   readonly catalog: Catalog;
   readonly peers: Peers;
+  readonly configs: GroupConfigs;
   readonly limits: RetryLimits;
   readonly log: Log;
 }
@@ -58,15 +71,15 @@ export class OperationRunner {
   }
 
   async #run(id: OperationId): Promise<void> {
-    const { catalog, peers, limits } = this.#options;
+    const { catalog, peers, configs, limits } = this.#options;
     const { signal } = this.#stopped;
-    const options: PerformOptions = { view: catalog.view, peers, limits, signal };
+    const options: PerformOptions = { view: catalog.view, peers, configs, limits, signal };
     for (;;) {
       const operation = catalog.view.operations.get(id);
       if (operation === undefined || operation.finishedAt !== null) return;
       const volume = catalog.view.volumes.get(operation.volume);
       assert(volume?.operation === id, `${id} is the operation of volume ${operation.volume}`);
-      const effects = workflowOf(operation).effects({ operation, volume });
+      const effects = WORKFLOWS[operation.kind].effects({ operation, volume });
       const outcomes = await performAll(effects, options);
       if (signal.aborted) return;
       await this.#write(operation, outcomes);
@@ -97,21 +110,15 @@ export class OperationRunner {
       assert(operation?.step === step, `${id} is taken further by its own loop only`);
       const volume = draft.view.volumes.get(operation.volume);
       assert(volume?.operation === id, `${id} is the operation of volume ${operation.volume}`);
-      const turn = workflowOf(operation).turn({ operation, volume }, outcomes, draft.now);
+      const turn = WORKFLOWS[operation.kind].turn({ operation, volume }, outcomes, draft.now);
       draft.putOperation(turn.operation);
       if (turn.volume === null) draft.removeVolume(volume.name);
       else draft.putVolume(turn.volume);
       for (const garbage of turn.garbage) draft.putGarbage(garbage);
-      if (turn.event !== undefined) draft.addEvent(turn.event);
+      for (const event of turn.events) draft.addEvent(event);
       return turn.operation;
     });
     const { kind, volume, state, error } = after;
     log.info({ operation: id, kind, volume, from: step, to: after.step, state, error }, 'operation');
   }
-}
-
-function workflowOf({ kind }: OperationRecord): Workflow {
-  const workflow = WORKFLOWS[kind];
-  assert(workflow !== undefined, `operations of kind ${kind} are begun only when they can be run`);
-  return workflow;
 }

@@ -9,8 +9,13 @@
  *  3. A real volume is forgotten when it is known to be deleted, or becomes garbage, which is deleted later.
  */
 
-import type { OperationRecord, VolumeRecord } from '../../control-protocol/catalog.ts';
-import type { RealVolumeId, StorageName } from '../../control-protocol/names.ts';
+import type {
+  CopyRecord,
+  OperationRecord,
+  SegmentRecord,
+  VolumeRecord,
+} from '../../control-protocol/catalog.ts';
+import type { Epoch, RealVolumeId, StorageName } from '../../control-protocol/names.ts';
 import type { MakeRealVolume } from '../../control-protocol/storage-api.ts';
 import type { ControlErrorCode } from '../../model/errors.ts';
 import type { NewEvent } from '../catalog.ts';
@@ -18,9 +23,9 @@ import type { GarbageRecord, RealVolumeReference } from '../records.ts';
 
 /**
  * How long to go on while a storage system does not answer: `limited` gives up after a while; `for-ever` does not; `once` leaves the
- * rest to the garbage collection.
+ * rest to the garbage collection, or the teller. A `hand-over` is short, as hosts wait; and so is it for a new primary to `serve`.
  */
-export type Patience = 'once' | 'limited' | 'for-ever';
+export type Patience = 'once' | 'limited' | 'for-ever' | 'hand-over' | 'serve';
 
 /** Something that one storage system is to do. */
 export type Effect = {
@@ -33,6 +38,11 @@ export type Effect = {
   | { readonly kind: 'resize' }
   /** `force`: also when somebody uses it. Otherwise whoever does has a short while to let go. */
   | { readonly kind: 'delete'; readonly force: boolean }
+  /** To take its group, as the catalog has it now. */
+  | { readonly kind: 'tell' }
+  /** Likewise, and, as its primary, to serve hosts. */
+  | { readonly kind: 'serve' }
+  | { readonly kind: 'hand-over'; readonly epoch: Epoch; readonly to: RealVolumeId }
 );
 
 export interface Outcome {
@@ -41,6 +51,7 @@ export interface Outcome {
   readonly error: { readonly code: ControlErrorCode; readonly message: string } | undefined;
   /** Path of the raw file, of one that was made. */
   readonly file: string | undefined;
+  readonly tookMs: number;
 }
 
 export interface Turn {
@@ -48,7 +59,7 @@ export interface Turn {
   readonly volume: VolumeRecord | null;
   readonly operation: OperationRecord;
   readonly garbage: readonly GarbageRecord[];
-  readonly event: NewEvent | undefined;
+  readonly events: readonly NewEvent[];
 }
 
 export interface Work {
@@ -65,14 +76,15 @@ export interface Workflow {
 
 // What the workflows have in common.
 
-export function realVolumesOf(volume: VolumeRecord): RealVolumeReference[] {
-  return volume.segments.flatMap(({ length, copies }) =>
-    copies.map(({ storage, realVolume, realOffset }) => ({
-      storage,
-      realVolume,
-      sizeBytes: realOffset + length,
-    })),
-  );
+export function realVolumesOf(volume: Pick<VolumeRecord, 'segments'>): RealVolumeReference[] {
+  return volume.segments.flatMap((segment) => segment.copies.map((copy) => referenceOf(segment, copy)));
+}
+
+export function referenceOf(
+  { length }: Pick<SegmentRecord, 'length'>,
+  { storage, realVolume, realOffset }: Pick<CopyRecord, 'storage' | 'realVolume' | 'realOffset'>,
+): RealVolumeReference {
+  return { storage, realVolume, sizeBytes: realOffset + length };
 }
 
 export function deletion(of: RealVolumeReference, force: boolean): Effect {
@@ -98,7 +110,8 @@ export function finished(
   operation: OperationRecord,
   now: string,
   error: OperationRecord['error'] = null,
+  result: OperationRecord['result'] = null,
 ): OperationRecord {
   const state = error === null ? 'done' : 'failed';
-  return { ...operation, state, step: 'end', error, finishedAt: now };
+  return { ...operation, state, step: 'end', error, result, finishedAt: now };
 }

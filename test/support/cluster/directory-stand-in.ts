@@ -5,9 +5,9 @@
 
 import { randomUUID } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { OperationRecord, StorageRecord, VolumeRecord } from '../../../src/control-protocol/catalog.ts';
 import type { GatewayReport } from '../../../src/control-protocol/directory-api.ts';
+import { freePort } from '../ports.ts';
 
 type Answer = readonly [status: number, body: unknown];
 
@@ -26,6 +26,10 @@ export class DirectoryStandIn {
   hanging = 0;
   /** What a resize does; resolves with the operation's error, or null. */
   onResize: (name: string, sizeBytes: number) => Promise<OperationRecord['error']> = async () => null;
+  /** What a log-in does before it is answered; a string is why it is refused. */
+  onLogin: (name: string) => Promise<string | undefined> = async () => undefined;
+  /** Log-ins so far: `VOLUME by GATEWAY`. */
+  readonly logins: string[] = [];
   snapshots = 0;
   #revision = 1;
   #server: Server | undefined;
@@ -44,8 +48,8 @@ export class DirectoryStandIn {
   /** On the same port each time, unless it is told another. */
   async start(port = this.#port): Promise<void> {
     const server = createServer((request, response) => void this.#serve(request, response));
-    await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
-    this.#port = (server.address() as AddressInfo).port;
+    this.#port = port === 0 ? await freePort() : port;
+    await new Promise<void>((resolve) => server.listen(this.#port, '127.0.0.1', resolve));
     this.#server = server;
   }
 
@@ -101,7 +105,10 @@ export class DirectoryStandIn {
       return;
     }
     const path = url.pathname.split('/').slice(1).map(decodeURIComponent);
-    const [status, answer] = this.#answer(request.method ?? 'GET', path, body);
+    const [status, answer] =
+      path[2] === 'login'
+        ? await this.#logIn(path[1] ?? '', body)
+        : this.#answer(request.method ?? 'GET', path, body);
     response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(answer));
   }
 
@@ -132,6 +139,14 @@ export class DirectoryStandIn {
     if (kind !== 'volumes' || volume === undefined) return missing;
     if (method === 'PATCH') return [202, this.#resize(volume, (body as { sizeBytes: number }).sizeBytes)];
     return detail === 'record' ? [200, volume] : missing;
+  }
+
+  async #logIn(name: string, body: unknown): Promise<Answer> {
+    const { gateway } = body as { gateway: string };
+    this.logins.push(`${name} by ${gateway}`);
+    const refusal = await this.onLogin(name);
+    if (refusal !== undefined) return [503, { error: { code: 'unavailable', message: refusal } }];
+    return [200, { uri: `nbd://127.0.0.1:1/${name}`, site: 'east', gateway }];
   }
 
   #resize(volume: VolumeRecord, sizeBytes: number): OperationRecord {

@@ -8,16 +8,27 @@ export interface SegmentOf {
   readonly length: number;
   readonly realOffset?: number;
   readonly epoch?: number;
+  readonly isHandedOver?: boolean;
+  /** Its other copies, by storage system and real volume. */
+  readonly secondaries?: readonly { readonly storage: string; readonly realVolume: string }[];
 }
 
 /** A volume of these segments, one behind the other. */
 export function volumeOf(name: string, segments: readonly SegmentOf[], more: object = {}): object {
   let offset = 0;
-  const records = segments.map(({ storage, realVolume, length, realOffset = 0, epoch = 1 }) => {
-    const primary = { role: 'primary', pair: 'simplex', mode: 'normal', accessKey: KEY, file: null };
-    const segment = { offset, length, epoch, copies: [{ storage, realVolume, realOffset, ...primary }] };
+  const records = segments.map((segment) => {
+    const { storage, realVolume, length, realOffset = 0, epoch = 1, isHandedOver = true } = segment;
+    const copy = { realOffset, mode: 'normal', accessKey: KEY, file: null };
+    const primary = { storage, realVolume, role: 'primary', pair: 'simplex', ...copy };
+    const others = (segment.secondaries ?? []).map((one) => ({
+      ...one,
+      role: 'secondary',
+      pair: 'duplex',
+      ...copy,
+    }));
+    const record = { offset, length, epoch, isHandedOver, copies: [primary, ...others] };
     offset += length;
-    return segment;
+    return record;
   });
   return {
     name,

@@ -11,6 +11,7 @@ import { formatRealVolumeExport } from '../../../src/control-protocol/real-volum
 import type { Volume } from '../../../src/model/volume.ts';
 import { ExportRefused, type NbdExport, NbdServer } from '../../../src/nbd/server.ts';
 import { silentLog } from '../log.ts';
+import { freePort } from '../ports.ts';
 
 export const KEY = AccessKey.parse('0123456789abcdef'.repeat(2));
 
@@ -20,7 +21,8 @@ export function realVolumeId(number: number): RealVolumeId {
 
 interface RealVolume {
   readonly volume: Volume;
-  epoch: Epoch;
+  /** undefined: it is no primary. */
+  epoch: Epoch | undefined;
 }
 
 export class StorageStandIn {
@@ -57,6 +59,11 @@ export class StorageStandIn {
     this.#volumes.set(id, { volume, epoch: EpochSchema.parse(epoch) });
   }
 
+  /** It is primary from that epoch on; undefined: it is none any more. Connections are left alone. */
+  setEpoch(id: RealVolumeId, epoch: number | undefined): void {
+    this.#real(id).epoch = epoch === undefined ? undefined : EpochSchema.parse(epoch);
+  }
+
   take(id: RealVolumeId): Volume | undefined {
     const volume = this.#volumes.get(id)?.volume;
     this.#volumes.delete(id);
@@ -65,9 +72,8 @@ export class StorageStandIn {
 
   /** Connections with the older epoch are cut off; resolves when their writes have finished. */
   async raiseEpoch(id: RealVolumeId): Promise<void> {
-    const real = this.#volumes.get(id);
-    if (real === undefined) throw new Error(`there is no ${id}`);
-    real.epoch = EpochSchema.parse(real.epoch + 1);
+    const real = this.#real(id);
+    real.epoch = EpochSchema.parse((real.epoch ?? 0) + 1);
     await this.#server?.disconnect(real.volume, 'another epoch');
   }
 
@@ -78,8 +84,8 @@ export class StorageStandIn {
       log: silentLog,
       drainMs: 100,
     });
-    const address = await this.#server.listen({ host: '127.0.0.1', port });
-    if ('port' in address) this.#port = address.port;
+    this.#port = port === 0 ? await freePort() : port;
+    await this.#server.listen({ host: '127.0.0.1', port: this.#port });
   }
 
   async stop(): Promise<void> {
@@ -87,9 +93,15 @@ export class StorageStandIn {
     this.#server = undefined;
   }
 
+  #real(id: RealVolumeId): RealVolume {
+    const real = this.#volumes.get(id);
+    if (real === undefined) throw new Error(`there is no ${id}`);
+    return real;
+  }
+
   #find(name: string): NbdExport {
     for (const [id, { volume, epoch }] of this.#volumes) {
-      if (name === formatRealVolumeExport(id, epoch, KEY)) return { name, volume };
+      if (epoch !== undefined && name === formatRealVolumeExport(id, epoch, KEY)) return { name, volume };
     }
     this.refusals += 1;
     throw new ExportRefused('policy', 'another epoch, or no such real volume');

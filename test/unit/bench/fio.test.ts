@@ -7,7 +7,7 @@ const busy = {
   io_bytes: 4_096_000,
   iops: 500.5,
   bw_bytes: 2_097_152,
-  lat_ns: { percentile: { '50.000000': 12_300, '99.000000': 45_600 } },
+  lat_ns: { max: 78_900, percentile: { '50.000000': 12_300, '99.000000': 45_600 } },
 };
 
 function document(...jobs: { jobname: string; error?: number; read?: object; write?: object }[]): string {
@@ -22,6 +22,7 @@ test('a job is read from the direction that it used, in the units of the names',
     mibPerSecond: 2,
     p50Us: 12.3,
     p99Us: 45.6,
+    longestUs: 78.9,
   };
   const jobs = parseFio(document({ jobname: 'r', read: busy }, { jobname: 'w', write: busy }));
   expect([...jobs]).toEqual([

@@ -8,6 +8,7 @@ import type { SpeedSample } from '../../bench/speed.ts';
 import {
   summariseHotCold,
   summariseMemory,
+  summarisePrimary,
   summariseQuietness,
   summariseScale,
   summariseSpeed,
@@ -26,6 +27,7 @@ function fioJob(iops: number, p99Us = 90): FioJob {
     mibPerSecond: iops / 256,
     p50Us: 20,
     p99Us,
+    longestUs: 500,
   };
 }
 
@@ -136,6 +138,15 @@ test('a refused trim, and one that gave nothing back, do not count as working', 
   expect(of({ seconds: 0.001, leftBytes: 2 * MiB })).toMatchObject({ trimMet: false });
 });
 
+test('of switches the median is judged, of failovers each', () => {
+  const of = (job: 'copy-switch' | 'copy-failover', stallsMs: number[]) =>
+    summarisePrimary({ place: 'shm', job, stallsMs }).met;
+  expect(of('copy-switch', [20, 99.9, 900])).toBe(true);
+  expect(of('copy-switch', [20, 100, 900])).toBe(false);
+  expect(of('copy-failover', [20, 4000])).toBe(true);
+  expect(of('copy-failover', [20, 20, 4001])).toBe(false);
+});
+
 test('the report has a table for what was measured, says what was missed, and lists what failed', () => {
   const options = {
     rounds: 1,
@@ -176,6 +187,7 @@ test('the report has a table for what was measured, says what was missed, and li
         ],
       }),
     ],
+    primary: [summarisePrimary({ place: 'shm', job: 'copy-failover', stallsMs: [3500, 4001, 3600] })],
     failures: ['disk: no space'],
   });
   expect(text).toContain('| job | unit | volary | nbdkit | volary / nbdkit | must be |');
@@ -185,6 +197,9 @@ test('the report has a table for what was measured, says what was missed, and li
   expect(text).toContain('| 20.0 | 1.0 | 2.0 | < 50: met |');
   expect(text).toContain('| east-1 | 500 | 1 | < 3000 ms, < 300 MiB: met |');
   expect(text).toContain('| east-gw | 3,500 | 1 | < 3000 ms, < 300 MiB: **not met** |');
+  expect(text).toContain(
+    '| failover after kill -9 | /dev/shm | 3 | 3,600 | 3,500–4,001 | all ≤ 4,000: **not met** |',
+  );
   expect(text).toContain('## Failed to run\n\n- disk: no space');
   expect(text).not.toContain('## Speed, files on disk');
   expect(text).not.toContain('undefined');

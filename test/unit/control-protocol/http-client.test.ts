@@ -6,7 +6,7 @@ import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { z } from 'zod';
 import { controlErrorOf, HttpClient, isAway, pathOf } from '../../../src/control-protocol/http-client.ts';
 import { ControlError } from '../../../src/model/errors.ts';
-import { freePort } from '../../support/tools.ts';
+import { freePort } from '../../support/ports.ts';
 
 const MiB = 2 ** 20;
 const servers: Server[] = [];

@@ -14,8 +14,16 @@ import { ControlError } from '../../../src/model/errors.ts';
 import type { Service } from '../../../src/model/service.ts';
 import { GatewayStandIn, StorageStandIn, until } from '../../support/directory-lab.ts';
 import { silentLog } from '../../support/log.ts';
+import { freePort } from '../../support/ports.ts';
 
-export const LIMITS = { retryMs: 200, letGoMs: 100, backoffMinMs: 5, backoffMaxMs: 20 };
+export const LIMITS = {
+  retryMs: 200,
+  handOverMs: 200,
+  serveMs: 400,
+  letGoMs: 100,
+  backoffMinMs: 5,
+  backoffMaxMs: 20,
+};
 
 export interface Lab {
   readonly directory: DirectoryClient;
@@ -23,10 +31,11 @@ export interface Lab {
   restart(): Promise<void>;
   stop(): Promise<void>;
   /** Started, and reporting. */
-  storage(name: string, capacityBytes: number): Promise<StorageStandIn>;
-  gateway(name: string): Promise<GatewayStandIn>;
+  storage(name: string, capacityBytes: number, site?: string): Promise<StorageStandIn>;
+  gateway(name: string, site?: string): Promise<GatewayStandIn>;
   /** The operation as it has ended. */
-  create(name: string, sizeBytes: number, segments?: object[]): Promise<OperationRecord>;
+  create(name: string, sizeBytes: number, segments?: object[], copies?: string[]): Promise<OperationRecord>;
+  ended(begun: Promise<OperationRecord>): Promise<OperationRecord>;
   delete(name: string, force?: boolean): Promise<OperationRecord>;
   resize(name: string, sizeBytes: number, allowShrink?: boolean): Promise<OperationRecord>;
 }
@@ -53,13 +62,14 @@ export async function makeLab(parts: Partial<DirectoryParts> = {}): Promise<Lab>
     service = undefined;
     await store.close();
   };
-  const directory = new DirectoryClient(await start(0));
+  const directory = new DirectoryClient(await start(await freePort()));
   onTestFinished(async () => {
     for (const each of standIns) await each.stop();
     await stop();
     rmSync(folder, { recursive: true });
   });
-  const add = async <T extends StorageStandIn | GatewayStandIn>(standIn: T): Promise<T> => {
+  const add = async <T extends StorageStandIn | GatewayStandIn>(standIn: T, site = 'east'): Promise<T> => {
+    standIn.site = site;
     standIns.push(standIn);
     await standIn.start();
     await standIn.report(() => directory.url);
@@ -85,10 +95,11 @@ export async function makeLab(parts: Partial<DirectoryParts> = {}): Promise<Lab>
       await start(Number(new URL(directory.url).port));
       await until(answers); // connections to the one before are found dead
     },
-    storage: (name, capacityBytes) => add(new StorageStandIn(name, capacityBytes)),
-    gateway: (name) => add(new GatewayStandIn(name)),
-    create: (name, sizeBytes, segments) =>
-      ended(directory.createVolume(CreateVolume.parse({ name, sizeBytes, segments }))),
+    storage: (name, capacityBytes, site) => add(new StorageStandIn(name, capacityBytes), site),
+    gateway: (name, site) => add(new GatewayStandIn(name), site),
+    ended,
+    create: (name, sizeBytes, segments, copies) =>
+      ended(directory.createVolume(CreateVolume.parse({ name, sizeBytes, segments, copies }))),
     delete: (name, force = false) => ended(directory.deleteVolume(named(name), force)),
     resize: (name, sizeBytes, allowShrink = false) =>
       ended(directory.resizeVolume(named(name), { sizeBytes, allowShrink })),

@@ -4,6 +4,7 @@ import { expect, onTestFinished, test, vi } from 'vitest';
 import { StorageRecord } from '../../../src/control-protocol/catalog.ts';
 import { RealVolumeId, StorageName } from '../../../src/control-protocol/names.ts';
 import { CatalogView } from '../../../src/directory/catalog-view.ts';
+import { GroupConfigs } from '../../../src/directory/group-configs.ts';
 import { performAll } from '../../../src/directory/operations/perform.ts';
 import type { Effect } from '../../../src/directory/operations/workflow.ts';
 import type { Peers, StoragePeer } from '../../../src/directory/peers.ts';
@@ -21,7 +22,14 @@ const RECORD = StorageRecord.parse({
   capacityBytes: 0,
   folder: '/srv/a',
 });
-const LIMITS = { retryMs: 60_000, letGoMs: 60_000, backoffMinMs: 1, backoffMaxMs: 1 };
+const LIMITS = {
+  retryMs: 60_000,
+  handOverMs: 200,
+  serveMs: 400,
+  letGoMs: 60_000,
+  backoffMinMs: 1,
+  backoffMaxMs: 1,
+};
 
 test('a clock that is set forward takes nobody’s patience', async () => {
   let clockMs = Date.now();
@@ -46,7 +54,8 @@ test('a clock that is set forward takes nobody’s patience', async () => {
     ...{ storage: NAME, realVolume, sizeBytes: 512 },
   };
   const signal = new AbortController().signal;
-  const [outcome] = await performAll([effect], { view, peers, limits: LIMITS, signal });
+  const configs = new GroupConfigs(view, { leaseMs: 1, copyBytesPerSecond: 0 });
+  const [outcome] = await performAll([effect], { view, peers, configs, limits: LIMITS, signal });
   expect(outcome).toMatchObject({ error: undefined });
   expect(forced).toEqual([false, false, false, false]);
 });

@@ -150,7 +150,7 @@ describe('what cannot be is refused at once, and leaves nothing', () => {
       code: 'not-found',
     });
     await expectNothingLeaked(directory, [storage]);
-    expect((await directory.status()).volumes).toEqual({ count: 1, bytes: MiB, notReady: [] });
+    expect((await directory.status()).volumes).toEqual({ count: 1, bytes: MiB, notReady: [], suspended: [] });
   });
 });
 

@@ -1,91 +1,22 @@
 /** The step machines of operations, as a table: (step, what came of its effects) -> records. */
 
 import { describe, expect, test } from 'vitest';
-import { OperationRecord, VolumeRecord } from '../../../src/control-protocol/catalog.ts';
 import { createVolume } from '../../../src/directory/operations/create-volume.ts';
 import { deleteVolume } from '../../../src/directory/operations/delete-volume.ts';
 import { resizeVolume } from '../../../src/directory/operations/resize-volume.ts';
-import type { Effect, Outcome, Work, Workflow } from '../../../src/directory/operations/workflow.ts';
-
-const NOW = '2026-01-01T00:00:00.000Z';
-const LATER = '2026-01-01T00:00:01.000Z';
-const OPERATION = `op-${'0'.repeat(16)}`;
-const NO_SPACE = { code: 'no-space', message: 'full' } as const;
-const UNREACHABLE = { code: 'unreachable', message: 'no answer' } as const;
-const CANCELLED = { code: 'cancelled', message: 'given up' } as const;
-
-const id = (n: number): string => `rv-${String(n).repeat(16)}`;
-
-function segment(n: number, offset: number, length: number, file: string | null = null) {
-  const copy = {
-    storage: `s${n}`,
-    realVolume: id(n),
-    realOffset: 0,
-    role: 'primary',
-    pair: 'simplex',
-    mode: 'normal',
-    accessKey: String(n).repeat(32),
-    file,
-  };
-  return { offset, length, epoch: 1, copies: [copy] };
-}
-
-/** Of two segments of 4,096 bytes, on s1 and s2. */
-function work(kind: string, state: string, step: string, input: object, volume: object = {}): Work {
-  return {
-    operation: OperationRecord.parse({
-      id: OPERATION,
-      kind,
-      volume: 'v',
-      state,
-      step,
-      input,
-      error: state === 'undoing' ? NO_SPACE : null,
-      createdAt: NOW,
-      finishedAt: null,
-    }),
-    volume: VolumeRecord.parse({
-      name: 'v',
-      sizeBytes: 8192,
-      state: 'creating',
-      group: null,
-      segments: [segment(1, 0, 4096, '/f1'), segment(2, 4096, 4096, '/f2')],
-      operation: OPERATION,
-      createdAt: NOW,
-      ...volume,
-    }),
-  };
-}
-
-type Answer = 'ok' | NonNullable<Outcome['error']>;
-
-/** What comes of the step's effects, answered in order. */
-function turn(workflow: Workflow, at: Work, answers: readonly Answer[]) {
-  const effects = workflow.effects(at);
-  expect(effects).toHaveLength(answers.length);
-  const outcomes = effects.map((effect, index): Outcome => {
-    const answer = answers[index] as Answer;
-    const file = effect.kind === 'make' && answer === 'ok' ? `/new/${effect.realVolume}` : undefined;
-    return { effect, error: answer === 'ok' ? undefined : answer, file };
-  });
-  const { volume, operation, garbage, event } = workflow.turn(at, outcomes, LATER);
-  return {
-    volume: volume && `${volume.state} ${volume.sizeBytes} ${volume.operation === null ? 'free' : 'busy'}`,
-    segments: volume?.segments.map(({ length, copies }) => `${length} ${copies[0]?.file}`),
-    operation: `${operation.state} ${operation.step} ${operation.error?.code ?? '-'}`,
-    finishedAt: operation.finishedAt,
-    garbage: garbage.map(({ storage, realVolume, sizeBytes }) => `${storage} ${realVolume} ${sizeBytes}`),
-    event: event?.kind,
-  };
-}
-
-function shown(effects: Effect[]): string[] {
-  return effects.map((effect) => {
-    const { kind, storage, sizeBytes, patience } = effect;
-    const force = effect.kind === 'delete' && effect.force ? ' force' : '';
-    return `${kind}${force} ${storage} ${sizeBytes} ${patience}`;
-  });
-}
+import type { Work } from '../../../src/directory/operations/workflow.ts';
+import {
+  type Answer,
+  CANCELLED,
+  id,
+  LATER,
+  NO_SPACE,
+  segment,
+  shown,
+  turn,
+  UNREACHABLE,
+  work,
+} from './workflow-lab.ts';
 
 describe('create-volume', () => {
   const unmade = { segments: [segment(1, 0, 4096), segment(2, 4096, 4096)] };
@@ -111,7 +42,7 @@ describe('create-volume', () => {
       operation: 'done end -',
       finishedAt: LATER,
       garbage: [],
-      event: 'volume.created',
+      events: ['volume.created'],
     });
   });
 
@@ -127,7 +58,7 @@ describe('create-volume', () => {
       operation: `undoing unmake ${code}`,
       finishedAt: null,
       garbage: [],
-      event: undefined,
+      events: [],
     });
   });
 
@@ -142,7 +73,7 @@ describe('create-volume', () => {
       operation: 'failed end no-space',
       finishedAt: LATER,
       garbage,
-      event: 'volume.create-failed',
+      events: ['volume.create-failed'],
     });
   });
 });
@@ -170,7 +101,7 @@ describe('delete-volume', () => {
       operation: 'done end -',
       finishedAt: LATER,
       garbage,
-      event: 'volume.deleted',
+      events: ['volume.deleted'],
     });
   });
 });
@@ -207,7 +138,7 @@ describe('resize-volume, larger', () => {
       operation: 'done end -',
       finishedAt: LATER,
       garbage: [],
-      event: 'volume.resized',
+      events: ['volume.resized'],
     });
   });
 
@@ -235,7 +166,7 @@ describe('resize-volume, larger', () => {
       operation: 'failed end no-space',
       finishedAt: LATER,
       garbage,
-      event: 'volume.resize-failed',
+      events: ['volume.resize-failed'],
     });
   });
 });
@@ -245,7 +176,11 @@ describe('resize-volume, smaller', () => {
     sizeBytes: 1024,
     fromBytes: 8192,
     allowShrink: true,
-    plan: { kind: 'shrink', cut, removed: [{ storage: 's2', realVolume: id(2), sizeBytes: 4096 }] },
+    plan: {
+      kind: 'shrink',
+      cuts: cut === null ? [] : [cut],
+      removed: [{ storage: 's2', realVolume: id(2), sizeBytes: 4096 }],
+    },
   });
   const cut = { storage: 's1', realVolume: id(1), sizeBytes: 4096, toBytes: 1024 };
   const small = { state: 'resizing', sizeBytes: 1024, segments: [segment(1, 0, 1024, '/f1')] };
@@ -268,7 +203,7 @@ describe('resize-volume, smaller', () => {
       operation,
       finishedAt: LATER,
       garbage,
-      event: 'volume.resized',
+      events: ['volume.resized'],
     });
   });
 });

@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { RemoteVolume } from '../../../src/nbd-client/remote-volume.ts';
 import { outcomeOf } from '../../contract/model-run.ts';
 import { GatewayLab } from '../../support/cluster/gateway-lab.ts';
+import { realVolumeId } from '../../support/cluster/storage-stand-in.ts';
 import { eventually } from '../../support/tools.ts';
 import { MemoryVolume } from '../../support/volumes/memory-volume.ts';
 import { pattern } from '../nbd/lab.ts';
@@ -155,6 +156,8 @@ test('the management API tells of hosts, metrics and health', async () => {
   const metrics = await ask('/metrics');
   expect(metrics).toContain('volary_gateway_hosts 2');
   expect(metrics).toContain('volary_gateway_paths{state="connected"} 1');
+  expect(metrics).toContain('volary_gateway_paths_to{storage="east-1"} 1');
+  expect(metrics).toContain('volary_gateway_path_moves 0');
   await eventually('a report of it', () =>
     lab.directory.reports.get('east-gw')?.hosts === 2 ? true : undefined,
   );
@@ -162,6 +165,12 @@ test('the management API tells of hosts, metrics and health', async () => {
     site: 'east',
     clusterId: lab.directory.clusterId,
   });
+  const [volume] = lab.directory.volumes.values();
+  lab.directory.putVolume({ ...volume, segments: volume?.segments.map((one) => ({ ...one, epoch: 2 })) });
+  await eventually('a path that has moved', async () =>
+    (await ask('/metrics')).includes('volary_gateway_path_moves 1') ? true : undefined,
+  );
+  await lab.storage[0].raiseEpoch(realVolumeId(1));
   await host.close();
   await eventually('the paths are closed', async () =>
     (await ask('/metrics')).includes('volary_gateway_volumes_in_use 0') ? true : undefined,

@@ -8,7 +8,8 @@ import {
   startRemoteVolume,
 } from '../../../src/nbd-client/remote-volume.ts';
 import { silentLog } from '../../support/log.ts';
-import { eventually, freePort } from '../../support/tools.ts';
+import { freePort } from '../../support/ports.ts';
+import { eventually } from '../../support/tools.ts';
 import { MULTI, ScriptedServer } from './scripted-server.ts';
 
 const common = { exportName: 'disk', log: silentLog, reconnectMs: 20_000 };

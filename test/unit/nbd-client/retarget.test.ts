@@ -280,7 +280,7 @@ describe('onRefused', () => {
   );
 
   test('for reconnectMs; then the volume has failed, and still comes back by itself', async () => {
-    await using lab = await moving({ transmissionFlags: ALL_FLAGS }, { reconnectMs: 100 });
+    await using lab = await moving({ transmissionFlags: ALL_FLAGS }, { reconnectMs: 1_000 });
     const { from, volume, states, refusals } = lab;
     from.script = { transmissionFlags: ALL_FLAGS, refusal: { code: 'policy', text: 'not now' } };
     from.dropConnections();

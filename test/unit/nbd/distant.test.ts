@@ -61,43 +61,49 @@ test.each(['simple', 'structured', 'extended'] as const)(
 );
 
 describe('payloads are gathered', () => {
-  test('a long write that arrives in pieces of any size is few writes, which meet where pages do', async () => {
-    const random = testRandom('gathered payloads');
-    for (let round = 0; round < 20; round += 1) {
-      const writes: Call[] = [];
-      const note: Delay = async (call) => {
-        if (call.operation === 'write') writes.push(call);
-      };
-      const memory = new MemoryVolume(pattern(4 * MIB));
-      const [server, address] = await serve({
-        name: 'disk',
-        volume: new DelayVolume(memory, note),
-        distant: true,
-      });
-      const session = await Session.open(address, { style: round % 2 === 0 ? 'extended' : 'simple' });
-      const offset = random.below(MIB);
-      const payload = Buffer.alloc(1 + random.below(3 * MIB - 1), 0x77);
-      const flags = session.payloadFlag | (random.below(2) * session.fuaFlag);
-      const message = session.prepare({ type: Command.write, offset, payload, flags });
-      for (let at = 0; at < message.length; ) {
-        const end = Math.min(message.length, at + 1 + random.below(700_000));
-        session.wire.send(message.subarray(at, end));
-        at = end;
-        if (random.below(3) === 0) await sleep(1);
+  test.each([
+    ['distant', { distant: true }],
+    ['only gathered', { gathers: true }],
+  ])(
+    'a long write that arrives in pieces of any size is few writes, which meet where pages do: %s',
+    async (_, kind) => {
+      const random = testRandom('gathered payloads');
+      for (let round = 0; round < 20; round += 1) {
+        const writes: Call[] = [];
+        const note: Delay = async (call) => {
+          if (call.operation === 'write') writes.push(call);
+        };
+        const memory = new MemoryVolume(pattern(4 * MIB));
+        const [server, address] = await serve({
+          name: 'disk',
+          volume: new DelayVolume(memory, note),
+          ...kind,
+        });
+        const session = await Session.open(address, { style: round % 2 === 0 ? 'extended' : 'simple' });
+        const offset = random.below(MIB);
+        const payload = Buffer.alloc(1 + random.below(3 * MIB - 1), 0x77);
+        const flags = session.payloadFlag | (random.below(2) * session.fuaFlag);
+        const message = session.prepare({ type: Command.write, offset, payload, flags });
+        for (let at = 0; at < message.length; ) {
+          const end = Math.min(message.length, at + 1 + random.below(700_000));
+          session.wire.send(message.subarray(at, end));
+          at = end;
+          if (random.below(3) === 0) await sleep(1);
+        }
+        const answer = await session.next();
+        const expected = pattern(4 * MIB);
+        payload.copy(expected, offset);
+        expect(answer.error, `seed ${random.seed}`).toBe(0);
+        expect((await session.read(0, 4 * MIB)).data.equals(expected), `seed ${random.seed}`).toBe(true);
+        const spans = writes.map((call) => ({ offset: call.offset, length: call.length }));
+        expect(spans.reduce((sum, { length }) => sum + length, 0)).toBe(payload.length);
+        expect(spans.length).toBeLessThanOrEqual(Math.ceil(payload.length / MIB) + 1);
+        for (const span of spans.slice(0, -1)) expect((span.offset + span.length) % 4096).toBe(0);
+        session.wire.destroy();
+        await server.stop();
       }
-      const answer = await session.next();
-      const expected = pattern(4 * MIB);
-      payload.copy(expected, offset);
-      expect(answer.error, `seed ${random.seed}`).toBe(0);
-      expect((await session.read(0, 4 * MIB)).data.equals(expected), `seed ${random.seed}`).toBe(true);
-      const spans = writes.map((call) => ({ offset: call.offset, length: call.length }));
-      expect(spans.reduce((sum, { length }) => sum + length, 0)).toBe(payload.length);
-      expect(spans.length).toBeLessThanOrEqual(Math.ceil(payload.length / MIB) + 1);
-      for (const span of spans.slice(0, -1)) expect((span.offset + span.length) % 4096).toBe(0);
-      session.wire.destroy();
-      await server.stop();
-    }
-  });
+    },
+  );
 
   test('N5: while writes are slow, no more is taken than a connection may hold; then all goes on', async () => {
     const gate = new Gate();

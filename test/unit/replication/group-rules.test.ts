@@ -73,13 +73,13 @@ function segmentOf(standing: Standing, other?: Standing): SegmentRecord {
   return SegmentRecord.parse({ offset: 0, length: 4096, epoch: 7, isGrouped: true, copies });
 }
 
-function shown({ epoch, isHandedOver, copies }: SegmentRecord): string {
+function shown({ epoch, isHandedOver, isForced, copies }: SegmentRecord): string {
   const each = copies.map(({ storage, role, pair, reason, wanted: wish }) =>
     [storage, role === 'primary' ? 'primary' : pair, reason, wish === 'suspended' ? 'unwanted' : null]
       .filter((word) => word !== null)
       .join(' '),
   );
-  return `${epoch}${isHandedOver ? '' : ' waits'}: ${each.join(', ')}`;
+  return `${epoch}${isHandedOver ? '' : ' waits'}${isForced ? ' forced' : ''}: ${each.join(', ')}`;
 }
 
 /** What comes of it: the record, shown; `same` when it is the same one; or the error's code. */
@@ -257,7 +257,7 @@ describe('another primary', () => {
   }
   const taken = '8 waits: s1 suspended was-primary, s2 primary, s3 duplex';
   /** Who is forced lacks what the others have: they are not in step with it. */
-  const forced = '8 waits: s1 suspended was-primary, s2 primary, s3 suspended unreachable';
+  const forced = '8 waits forced: s1 suspended was-primary, s2 primary, s3 suspended unreachable';
   const TABLE: Record<Standing, Promotions> = {
     duplex: { switched: '8: s1 duplex, s2 primary, s3 duplex', failedOver: taken, forced: taken },
     copying: { switched: 'conflict', failedOver: 'conflict', forced },
@@ -298,8 +298,17 @@ describe('another primary', () => {
       '8: s1 suspended was-primary, s2 primary, s3 copying',
     );
     expect(shown(failedOver(segmentOf('copying', 'copying'), M, true))).toBe(
-      '8 waits: s1 suspended was-primary, s2 primary, s3 suspended unreachable',
+      '8 waits forced: s1 suspended was-primary, s2 primary, s3 suspended unreachable',
     );
+  });
+
+  test('a primary that was forced is so for its epoch', () => {
+    const before = failedOver(segmentOf('copying', 'copying'), M, true);
+    const inStep = { ...before, copies: before.copies.map((each) => ({ ...each, pair: 'duplex' as const })) };
+    expect(switched(inStep, N).isForced).toBe(false);
+    expect(failedOver(inStep, N, true).isForced).toBe(false);
+    expect(handOverUndone(before).isForced).toBe(false);
+    expect(wanted(before, N, 'suspended').isForced).toBe(true);
   });
 
   test('refusals say what to do', () => {
@@ -395,6 +404,7 @@ test('what members are told', () => {
     ...settings,
     primary: P,
     isHandedOver: false,
+    isForced: false,
     members: [
       {
         realVolume: P,

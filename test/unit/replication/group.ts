@@ -20,8 +20,6 @@ import {
   TestMember,
 } from './member.ts';
 
-export { BLOCK, SIZE } from './member.ts';
-
 export const A = 'rv-aaaaaaaaaaaaaaaa';
 export const B = 'rv-bbbbbbbbbbbbbbbb';
 export const C = 'rv-cccccccccccccccc';
@@ -54,7 +52,6 @@ export class TestGroup {
   isDirectoryUp = true;
   /** Members that cannot be reached. */
   readonly cut = new Set<MemberId>();
-  /** session of the primary -> who, and the session there. */
   readonly #links = new Map<string, { source: MemberId; target: MemberId; session: number; there: number }>();
 
   constructor(
@@ -64,10 +61,7 @@ export class TestGroup {
   ) {
     this.#limits = limits;
     for (const id of ids) this.members.set(id, new TestMember(id, limits));
-    this.config = {
-      ...configOf(ids, ids[0] as MemberId),
-      ...change,
-    };
+    this.config = { ...configOf(ids, ids[0] as MemberId), ...change };
     for (const member of this.members.values()) {
       this.#push(member, {
         kind: 'start',
@@ -264,7 +258,7 @@ export class TestGroup {
   }
 
   #push(member: TestMember, input: Input): void {
-    this.#queue.push({ member, life: member.life, input });
+    if (member.isUp) this.#queue.push({ member, life: member.life, input });
   }
 
   #step(member: TestMember, event: Event): void {
@@ -452,24 +446,4 @@ export class TestGroup {
     this.#push(this.get(link.source), { kind: 'link-down', to: link.target, session: link.session });
     this.#push(this.get(link.target), { kind: 'session-ended', session: link.there });
   }
-}
-
-/** A group in which everybody is equal. */
-export function duplexGroup(
-  ids: readonly MemberId[],
-  limits: Partial<ReplicaLimits> = {},
-  change: Partial<GroupConfig> = {},
-): TestGroup {
-  const group = new TestGroup(ids, limits, change);
-  group.run();
-  group.tell();
-  group.pass(1000);
-  for (const id of ids.slice(1))
-    assert(group.pairOf(id) === 'duplex', `${id} is duplex: ${group.pairOf(id)}`);
-  return group;
-}
-
-export function areEqual(group: TestGroup, ...ids: readonly MemberId[]): boolean {
-  const [first, ...others] = ids.map((id) => group.get(id).disk);
-  return others.every((disk) => first?.equals(disk) === true);
 }

@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { A, areEqual, B, BLOCK, C, duplexGroup, TestGroup } from './group.ts';
+import { areEqual, duplexGroup } from './duplex-group.ts';
+import { A, B, C, TestGroup } from './group.ts';
+import { BLOCK } from './member.ts';
 
 describe('a group comes into being', () => {
   test('a primary with data gets a secondary: what is allocated is copied, then it is duplex', () => {

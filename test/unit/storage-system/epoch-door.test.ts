@@ -102,6 +102,61 @@ test('a file that cannot be opened fails what needs it, and nothing stays under 
   await door.shut();
 });
 
+describe('a door that comes to lead elsewhere', () => {
+  const fileOf = (volume: Volume): DoorFile => ({ volume, open: async () => volume });
+
+  test('waits for what is under way, lets nobody in meanwhile, and then in to what is there', async () => {
+    const gate = new Gate();
+    const before = new MemoryVolume(Buffer.alloc(SIZE));
+    const after = new MemoryVolume(Buffer.alloc(SIZE));
+    const door = doorOf(new DelayVolume(before, gate.delay));
+    gate.shut();
+    const order: string[] = [];
+    const first = door.write(0, page, 0, 4096, false).then(() => order.push('first'));
+    const held = door.hold().then(() => order.push('held'));
+    const second = door.write(4096, page, 0, 4096, false).then(() => order.push('second'));
+    expect(door.readNow(0, Buffer.alloc(512), 0, 512)).toBe(false);
+    expect(door.writeNow(0, page, 0, 512)).toBe(false);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(order).toEqual([]);
+    gate.open();
+    await Promise.all([first, held]);
+    expect(order).toEqual(['first', 'held']);
+    door.leadTo(fileOf(after));
+    await second;
+    const target = Buffer.alloc(8192);
+    await after.read(0, target, 0, 8192);
+    expect(target.equals(Buffer.concat([Buffer.alloc(4096), page]))).toBe(true);
+    await before.read(0, target, 0, 8192);
+    expect(target.equals(Buffer.concat([page, Buffer.alloc(4096)]))).toBe(true);
+  });
+
+  test('shut meanwhile, those who wait are refused', async () => {
+    const log = new LogVolume(new MemoryVolume(Buffer.alloc(SIZE)));
+    const door = doorOf(log);
+    await door.hold();
+    const write = outcomeOf(door.write(0, page, 0, 4096, false));
+    await door.shut();
+    expect(await write).toBe('shutdown');
+    door.leadTo(fileOf(log));
+    expect(log.entries).toEqual([]);
+  });
+
+  test('what was being opened before is not what is written to after', async () => {
+    const before = new LogVolume(new MemoryVolume(Buffer.alloc(SIZE)));
+    const after = new LogVolume(new MemoryVolume(Buffer.alloc(SIZE)));
+    const { promise, resolve } = Promise.withResolvers<Volume>();
+    const door = doorOf(before, { file: { volume: undefined, open: () => promise } });
+    const write = door.write(0, page, 0, 4096, false);
+    await door.hold();
+    door.leadTo(fileOf(after));
+    resolve(before);
+    await write;
+    expect(before.entries).toEqual([]);
+    expect(after.entries.length).toBeGreaterThan(0);
+  });
+});
+
 test('nothing lies behind the size of the real volume, however long the file is', async () => {
   const memory = new MemoryVolume(Buffer.alloc(SIZE));
   const door = doorOf(memory);

@@ -184,9 +184,15 @@ test('the API describes itself, and the metrics tell of real volumes', async () 
   await lab.client.makeRealVolume(id, wantedOf(MiB));
   await lab.open(exportOf(id));
   const api = (await (await fetch(`${lab.ready.manage}/openapi.json`)).json()) as { paths: object };
-  expect(Object.keys(api.paths)).toEqual(['/real-volumes', '/real-volumes/{id}']);
+  expect(Object.keys(api.paths)).toEqual([
+    '/real-volumes',
+    '/real-volumes/{id}',
+    '/real-volumes/{id}/group',
+    '/real-volumes/{id}/hand-over',
+  ]);
   const metrics = await (await fetch(`${lab.ready.manage}/metrics`)).text();
   expect(metrics).toContain('volary_real_volumes{state="in-use"} 1\n');
+  expect(metrics).toContain('volary_copy_pairs{state="duplex"} 0\n');
   expect(metrics).toContain('volary_real_volume_connections 1\n');
   expect(metrics).toContain(`volary_provisioned_bytes ${MiB}\n`);
   expect(metrics).toContain('volary_registered 1\n');

@@ -1,6 +1,8 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { GroupConfig } from '../../../src/control-protocol/copy-groups.ts';
 import { VolumeName } from '../../../src/control-protocol/names.ts';
 import { StoreError } from '../../../src/model/errors.ts';
+import type { DurableState } from '../../../src/replication/effects.ts';
 import { openMetadataStore } from '../../../src/storage/metadata-store.ts';
 import type { Failure, RealVolume } from '../../../src/storage-system/real-volume.ts';
 import { RealVolumeTable } from '../../../src/storage-system/real-volume-table.ts';
@@ -146,5 +148,49 @@ test('N3: what had failed before causes were kept: a failed flush does not becom
     { cause: 'file-unusable', reason: reasons[2] },
     null,
   ]);
+  table.close();
+});
+
+function stateOf(n: number, epoch: number): DurableState {
+  const member = {
+    ...{ realVolume: idOf(n), storage: 'east-1', accessKey: KEY, pair: 'simplex', wanted: 'following' },
+    ...{ peer: { host: '127.0.0.1', port: 1 }, nbd: { host: '127.0.0.1', port: 2 }, pairRevision: 0 },
+  };
+  const config = GroupConfig.parse({
+    ...{ volume: 'data', epoch, revision: 1, sizeBytes: 4096 * n, fence: 'never', leaseMs: 3000 },
+    ...{ copyBytesPerSecond: 0, primary: idOf(n), isHandedOver: true, members: [member] },
+  });
+  return { config, epoch, role: 'primary', mayBeInStep: [idOf(9)], lacksAll: [], isEqual: false };
+}
+
+test('I10: what is durable of members comes back, with the epochs of their real volumes, which are never lowered', () => {
+  let table = new RealVolumeTable(folder.file('meta.db'));
+  for (const n of [1, 2, 5]) table.add(recordOf(n));
+  const states = new Map([
+    [idOf(1), stateOf(1, 7)],
+    [idOf(5), stateOf(5, 3)],
+  ]);
+  expect(table.keepMembers(states).map(([before, after]) => [before.epoch, after.epoch])).toEqual([
+    [1, 7],
+    [5, 5],
+  ]);
+  table = reopened(table);
+  expect(table.members()).toEqual(states);
+  expect([1, 2, 5].map((n) => table.get(idOf(n))?.epoch)).toEqual([7, 2, 5]);
+  table.keepMembers(new Map([[idOf(1), stateOf(1, 8)]]));
+  table.forgetMember(idOf(5));
+  table = reopened(table);
+  expect(table.members()).toEqual(new Map([[idOf(1), stateOf(1, 8)]]));
+  table.change(idOf(1), [{ kind: 'removal-begun' }]);
+  // A member may still ask for it while its real volume goes, together with others.
+  const late = new Map([1, 2, 7].map((n) => [idOf(n), stateOf(n, 9)]));
+  expect(table.keepMembers(late).map(([, { id, epoch }]) => [id, epoch])).toEqual([[idOf(2), 9]]);
+  expect([...table.members()].map(([id, { epoch }]) => [id, epoch])).toEqual([
+    [idOf(1), 8],
+    [idOf(2), 9],
+  ]);
+  table.forgetMember(idOf(2));
+  table.remove(idOf(1));
+  expect(table.members().size).toBe(0);
   table.close();
 });

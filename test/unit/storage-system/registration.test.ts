@@ -6,6 +6,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { ControlError } from '../../../src/model/errors.ts';
 import { startStorageSystem } from '../../../src/storage-system/service.ts';
 import { silentLog } from '../../support/log.ts';
+import { freePort } from '../../support/ports.ts';
 import {
   CLUSTER,
   exportOf,
@@ -15,7 +16,6 @@ import {
   storageOptions,
   wantedOf,
 } from '../../support/storage-system.ts';
-import { freePort } from '../../support/tools.ts';
 import { type StorageLab, storageLab } from './lab.ts';
 
 const OTHER = '99999999-2222-4333-8444-555555555555';

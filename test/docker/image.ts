@@ -1,28 +1,19 @@
 /** docker/Dockerfile on a real engine: what is in the image, who it runs as, and that it serves. */
 
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type DockerEngine, startDockerEngine } from '../support/docker-engine.ts';
+import { expect, test } from 'vitest';
+import type { DockerEngine } from '../support/docker-engine.ts';
 import { eventually, requireTool } from '../support/tools.ts';
-import { buildVolaryImage, importBaseImage } from './volary-image.ts';
 
 const MiB = 1024 * 1024;
 
-describe('the image', () => {
+/** Of the image `volary` in the engine that there is when they run. */
+export function imageTests(engineOfThem: () => DockerEngine): void {
   const nbdinfo = requireTool('nbdinfo', 'libnbd-bin');
-  let engine: DockerEngine;
-
-  beforeAll(async () => {
-    engine = await startDockerEngine();
-    await importBaseImage(engine);
-    await buildVolaryImage(engine);
-  });
-
-  afterAll(async () => {
-    await engine?.stop();
-  });
 
   test('says what it is, and is nobody', async () => {
-    const [image] = JSON.parse(await engine.docker('image', 'inspect', 'volary')) as [{ Config: object }];
+    const [image] = JSON.parse(await engineOfThem().docker('image', 'inspect', 'volary')) as [
+      { Config: object },
+    ];
     expect(image.Config).toMatchObject({
       User: '1000:1000',
       WorkingDir: '/data',
@@ -39,7 +30,7 @@ describe('the image', () => {
 
   test('holds what runs, and nothing that its user could change', async () => {
     const inside = (script: string) =>
-      engine.docker('run', '--rm', '--entrypoint', 'sh', 'volary', '-c', script);
+      engineOfThem().docker('run', '--rm', '--entrypoint', 'sh', 'volary', '-c', script);
     expect((await inside('ls /opt/volary')).split('\n')).toEqual([
       ...['LICENSE', 'bin', 'compiled', 'node_modules', 'package.json', 'src'],
     ]);
@@ -52,18 +43,20 @@ describe('the image', () => {
   });
 
   test('serves a volume of Docker on a published port, with a read-only root and no capabilities', async () => {
-    const container = await engine.docker(
+    const container = await engineOfThem().docker(
       ...['run', '--detach', '--read-only', '--cap-drop=ALL', '--volume=disks:/data'],
       ...['--publish=127.0.0.1:10809:10809', 'volary'],
       ...['serve', 'disk.img', '--size=64MiB', '--listen=nbd://0.0.0.0:10809', '--json'],
     );
     await eventually('the server is ready', async () =>
-      (await engine.docker('logs', container)).includes('"ready":true') ? true : undefined,
+      (await engineOfThem().docker('logs', container)).includes('"ready":true') ? true : undefined,
     );
-    const { stdout } = await engine.runOk(nbdinfo, ['--size', 'nbd://127.0.0.1:10809/disk.img']);
+    const { stdout } = await engineOfThem().runOk(nbdinfo, ['--size', 'nbd://127.0.0.1:10809/disk.img']);
     expect(Number(stdout)).toBe(64 * MiB);
 
-    await engine.docker('stop', container);
-    expect(await engine.docker('inspect', '--format={{.State.ExitCode}}', container)).toBe('0');
+    await engineOfThem().docker('stop', container);
+    expect(await engineOfThem().docker('inspect', '--format={{.State.ExitCode}}', container)).toBe('0');
+    await engineOfThem().docker('rm', container);
+    await engineOfThem().docker('volume', 'rm', 'disks');
   });
-});
+}

@@ -1,4 +1,7 @@
-/** docker/compose.yaml as it is: the cluster as containers, used through its published ports by real NBD clients. */
+/**
+ * docker/Dockerfile's image; and docker/compose.yaml as it is: the cluster as containers, used through its published ports by real
+ * NBD clients. All in one engine, with one image.
+ */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -12,7 +15,8 @@ import {
   type TemporaryFolder,
   temporaryFolder,
 } from '../support/tools.ts';
-import { importBaseImage } from './volary-image.ts';
+import { imageTests } from './image.ts';
+import { buildVolaryImage, importBaseImage } from './volary-image.ts';
 
 const MiB = 1024 * 1024;
 /** Seven Node processes start at once, perhaps on a machine that does other things, too. */
@@ -22,26 +26,34 @@ const storageSystems = ['east-1', 'east-2', 'west-1', 'west-2'];
 const gateways = ['east-gw', 'west-gw'];
 const services = ['directory', ...gateways, ...storageSystems];
 
+let engine: DockerEngine;
+
+beforeAll(async () => {
+  engine = await startDockerEngine();
+  await importBaseImage(engine);
+  await buildVolaryImage(engine);
+});
+
+afterAll(() => engine?.stop());
+
+describe('the image', () => {
+  imageTests(() => engine);
+});
+
 describe('the cluster of compose.yaml', () => {
   const nbdinfo = requireTool('nbdinfo', 'libnbd-bin');
   const nbdcopy = requireTool('nbdcopy', 'libnbd-bin');
   const fio = requireTool('fio', 'fio');
   let folder: TemporaryFolder;
-  let engine: DockerEngine;
 
   beforeAll(async () => {
     folder = await temporaryFolder();
-    engine = await startDockerEngine();
-    await importBaseImage(engine);
-    // All services have one image.
+    // All services have one image, which is there already if compose builds it in the same way.
     await compose('build', 'directory');
     await up();
   });
 
-  afterAll(async () => {
-    await engine?.stop();
-    await folder?.remove();
-  });
+  afterAll(() => folder?.remove());
 
   function compose(...args: string[]): Promise<string> {
     return engine.compose(['-f', 'docker/compose.yaml', '-p', project, ...args]);

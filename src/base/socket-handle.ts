@@ -1,8 +1,7 @@
-/** How an accepted socket comes to receive into the area that all connections of a server share. */
+/** What lies under Node's sockets: the descriptor, and how an accepted one comes to receive into memory that a server's connections share. */
 
 import type { Socket } from 'node:net';
 import { Socket as NetSocket } from 'node:net';
-import type { ReceiveArea } from '../nbd-server-protocol/receive-area.ts';
 
 interface StreamHandle {
   readonly fd: number;
@@ -14,6 +13,11 @@ function handleOf(socket: Socket): StreamHandle {
   return (socket as unknown as { _handle: StreamHandle })._handle;
 }
 
+/** Of an open socket: for system calls that the stream does not offer. */
+export function fileDescriptorOf(socket: Socket): number {
+  return handleOf(socket).fd;
+}
+
 /** Leaves with the kernel what comes on a socket that another process has sent: such a one reads at once. */
 export function leaveUnread(socket: Socket): void {
   const handle = handleOf(socket);
@@ -22,20 +26,20 @@ export function leaveUnread(socket: Socket): void {
 }
 
 /**
- * Takes over an accepted, paused socket so that it receives into `area`: `onReceived` gets the number of bytes at
- * `area.received`, and returns false to stop reading (`resume` goes on). Node offers this (`onread`) only for
+ * Takes over an accepted, paused socket so that it receives into `memory`: `onReceived` gets the number of bytes at
+ * its start, and returns false to stop reading (`resume` goes on). Node offers this (`onread`) only for
  * sockets that it is told about when they are made; a new Socket around the accepted handle is such a one.
  */
 export function takeOver(
   accepted: Socket,
-  area: ReceiveArea,
+  memory: Uint8Array,
   onReceived: (bytes: number) => boolean,
 ): { socket: Socket; fd: number } {
   const handle = handleOf(accepted);
   const options = {
     handle,
     allowHalfOpen: true,
-    onread: { buffer: area.received, callback: onReceived },
+    onread: { buffer: memory, callback: onReceived },
   };
   const socket = new NetSocket(options as unknown as ConstructorParameters<typeof NetSocket>[0]);
   return { socket, fd: handle.fd };

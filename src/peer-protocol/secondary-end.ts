@@ -1,0 +1,218 @@
+/**
+ * The secondary's end of a link: it hears a hello, its owner answers, and then operations come.
+ *
+ *   silent   -> offered    hello: the owner is asked
+ *   offered  -> accepted   `accept`: operations may come
+ *   offered  -> over       `refuse`
+ *   any      -> over       FrameSocket says so; HELLO_TIMEOUT_MS without a hello
+ *
+ * Invariants
+ *  1. Operations come with their numbers in order, and never more than was granted: checked before memory is taken for them.
+ *  2. What was granted is free again when the owner acknowledges; so is the memory of a write's payload.
+ */
+
+import type { Socket } from 'node:net';
+import { assert } from '../model/errors.ts';
+import type { Message } from './codec.ts';
+import { HEADER_BYTES, HELLO_TIMEOUT_MS, Kind, Limit, RANGES_BYTES_MAX } from './constants.ts';
+import { PeerError } from './errors.ts';
+import { type FrameOwner, FrameSocket } from './frame-socket.ts';
+import type { Answer, HelloHandler, LinkEvents, SecondaryLink } from './links.ts';
+import type { Hello, PrimaryMessage, Range, Refusal, SecondaryMessage } from './messages.ts';
+import { DIFFERENCE_RANGES_MAX } from './messages.ts';
+import { payloadMemory } from './payload-memory.ts';
+import { coarsened, operationBytes, SPOKEN, type Versions } from './payloads.ts';
+
+const ANSWER_BYTES_MAX = Limit.differences * (HEADER_BYTES + RANGES_BYTES_MAX) + 2 * HEADER_BYTES;
+
+export interface SecondaryEndOwner {
+  readonly onHello: HelloHandler;
+  /** A hello has come, or never will. */
+  greeted(end: SecondaryEnd): void;
+  over(end: SecondaryEnd, reason: PeerError): void;
+}
+
+export class SecondaryEnd implements SecondaryLink, FrameOwner {
+  readonly remote: string;
+  readonly #frames: FrameSocket;
+  readonly #owner: SecondaryEndOwner;
+  readonly #timer: NodeJS.Timeout;
+  #state: 'silent' | 'offered' | 'accepted' = 'silent';
+  #hello: Hello | undefined;
+  #version = 0;
+  #events: LinkEvents<PrimaryMessage> | undefined;
+  #batch: PrimaryMessage[] = [];
+  // What was granted, and what of it is in use.
+  #operationsMax = 0;
+  #bytesMax = 0;
+  readonly #unacknowledged = new Map<
+    number,
+    { readonly bytes: number; readonly payload: Buffer | undefined }
+  >();
+  #bytes = 0;
+  #lastSeq = 0;
+  #heartbeats = 0;
+
+  constructor(socket: Socket, fd: number, remote: string, owner: SecondaryEndOwner) {
+    this.remote = remote;
+    this.#owner = owner;
+    this.#frames = new FrameSocket(socket, fd, 'hello', this);
+    this.#timer = setTimeout(
+      () => this.#frames.fail(new PeerError('silent', 'no hello came')),
+      HELLO_TIMEOUT_MS,
+    );
+  }
+
+  get hello(): Hello {
+    assert(this.#hello !== undefined, 'a link is offered with its hello');
+    return this.#hello;
+  }
+
+  get isOpen(): boolean {
+    return this.#frames.isOpen;
+  }
+
+  close(): void {
+    this.#frames.close();
+  }
+
+  destroy(): void {
+    this.#frames.destroy();
+  }
+
+  /** That many bytes have been received. */
+  received(bytes: number): void {
+    this.#frames.take(bytes);
+  }
+
+  // --- answering -------------------------------------------------------------------------------------------
+
+  accept({ welcome, unsettled, alone }: Answer): void {
+    if (!this.#frames.isOpen) return;
+    assert(this.#state === 'offered', 'a hello is answered once');
+    const { operationsMax, bytesMax } = welcome;
+    assert(
+      operationsMax >= 1 && operationsMax <= Limit.windowOperationsMax,
+      'a window has room for something',
+    );
+    assert(bytesMax >= Limit.windowBytesMin && bytesMax <= Limit.windowBytesMax, 'a window holds a write');
+    this.#state = 'accepted';
+    this.#operationsMax = operationsMax;
+    this.#bytesMax = bytesMax;
+    this.#frames.agree(this.#version, operationsMax * HEADER_BYTES + ANSWER_BYTES_MAX);
+    this.#frames.decoder.phase = 'from-primary';
+    this.#frames.put({ kind: 'welcome', ...welcome, version: this.#version });
+    this.#putDifferences('unsettled', unsettled);
+    this.#putDifferences('alone', alone);
+    this.#frames.put({ kind: 'ready' });
+  }
+
+  #putDifferences(cause: 'unsettled' | 'alone', ranges: readonly Range[]): void {
+    const told = coarsened(ranges, (Limit.differences / 2) * DIFFERENCE_RANGES_MAX);
+    for (let at = 0; at < told.length; at += DIFFERENCE_RANGES_MAX) {
+      this.#frames.put({ kind: 'difference', cause, ranges: told.slice(at, at + DIFFERENCE_RANGES_MAX) });
+    }
+  }
+
+  refuse(refusal: Omit<Refusal, 'kind'>): void {
+    if (!this.#frames.isOpen) return;
+    assert(this.#state === 'offered', 'a hello is answered once');
+    this.#frames.put({ kind: 'refusal', ...refusal });
+    this.#frames.close();
+  }
+
+  send(message: SecondaryMessage): void {
+    if (!this.#frames.isOpen) return;
+    assert(this.#state === 'accepted', 'messages come after the answer to hello');
+    if (message.kind === 'ack') {
+      const operation = this.#unacknowledged.get(message.seq);
+      assert(operation !== undefined, `operation ${message.seq} is acknowledged once`);
+      this.#unacknowledged.delete(message.seq);
+      this.#bytes -= operation.bytes;
+      if (operation.payload !== undefined) payloadMemory.give(operation.payload);
+    } else if (message.kind === 'heartbeat-ack') {
+      assert(this.#heartbeats > 0, 'a heartbeat is answered once');
+      this.#heartbeats -= 1;
+    }
+    this.#frames.put(message);
+  }
+
+  // --- receiving -------------------------------------------------------------------------------------------
+
+  admit(kind: number, payloadBytes: number): void {
+    if (this.#state === 'offered') throw new PeerError('bad-message', 'a message before the answer to hello');
+    if (this.#state === 'silent') return;
+    if (kind === Kind.heartbeat) {
+      this.#heartbeats += 1;
+      if (this.#heartbeats > Limit.untakenHeartbeats) throw new PeerError('overrun', 'too many heartbeats');
+    } else if (
+      this.#unacknowledged.size >= this.#operationsMax ||
+      this.#bytes + payloadBytes > this.#bytesMax
+    ) {
+      throw new PeerError('overrun', 'more than the window that was granted');
+    }
+  }
+
+  take(message: Message): void {
+    switch (message.kind) {
+      case 'hello':
+        this.#greeted(message);
+        break;
+      case 'heartbeat':
+        this.#checkConfirmed(message.confirmed);
+        this.#batch.push(message);
+        break;
+      case 'write':
+      case 'zero':
+      case 'trim':
+      case 'flush':
+      case 'members':
+      case 'lacks': {
+        if (message.seq !== this.#lastSeq + 1) {
+          throw new PeerError('bad-message', `operation ${message.seq} after ${this.#lastSeq}`);
+        }
+        this.#checkConfirmed(message.confirmed);
+        this.#lastSeq = message.seq;
+        const bytes = operationBytes(message);
+        const payload = message.kind === 'write' ? message.payload : undefined;
+        this.#unacknowledged.set(message.seq, { bytes, payload });
+        this.#bytes += bytes;
+        this.#batch.push(message);
+        break;
+      }
+      default:
+        assert(false, `a decoder for a secondary let ${message.kind} through`);
+    }
+  }
+
+  #checkConfirmed(confirmed: number): void {
+    if (confirmed <= this.#lastSeq) return;
+    throw new PeerError('bad-message', `confirmed up to ${confirmed}, and sent up to ${this.#lastSeq}`);
+  }
+
+  #greeted({ versions, ...hello }: Hello & { readonly versions: Versions }): void {
+    this.#state = 'offered';
+    this.#hello = hello;
+    this.#owner.greeted(this);
+    clearTimeout(this.#timer);
+    this.#version = Math.min(versions.to, SPOKEN.to);
+    if (this.#version < versions.from || this.#version < SPOKEN.from) {
+      const text = `versions ${SPOKEN.from} to ${SPOKEN.to} are spoken here`;
+      this.refuse({ code: 'version', epoch: 0, text });
+    } else this.#events = this.#owner.onHello(this);
+  }
+
+  batchEnds(): void {
+    if (this.#batch.length === 0) return;
+    const batch = this.#batch;
+    this.#batch = [];
+    this.#events?.onMessages(batch);
+  }
+
+  ended(reason: PeerError): void {
+    clearTimeout(this.#timer);
+    this.#unacknowledged.clear();
+    this.#owner.over(this, reason);
+    this.#events?.onClosed(reason);
+  }
+}

@@ -1,0 +1,135 @@
+/**
+ * What the members of a storage system ask of the directory: to record how a pair is, and whether an epoch is still that. Each
+ * question is answered exactly once, at the latest when its deadline has passed.
+ *
+ * Questions about epochs are put together: a storage system may be primary of thousands of groups, and asks for all of them with
+ * one request, about every RENEW_MS of which somebody needs it.
+ */
+
+import type { DiscardReport, PairReport } from '../control-protocol/copy-groups.ts';
+import type { DirectoryClient } from '../control-protocol/directory-client.ts';
+import { Epoch, type RealVolumeId } from '../control-protocol/names.ts';
+import { ControlError } from '../model/errors.ts';
+import type { Log } from '../model/log.ts';
+import { Gate } from '../storage/gate.ts';
+
+/** The directory's API, as far as it is needed here. */
+export type GroupApi = Pick<DirectoryClient, 'reportPair' | 'renewLeases' | 'reportDiscard'>;
+
+export type ReportOutcome =
+  | { readonly outcome: 'recorded'; readonly pairRevision: number }
+  | { readonly outcome: 'stale-epoch' | 'unreachable'; readonly pairRevision?: undefined };
+export type RenewOutcome = 'granted' | 'stale-epoch' | 'unreachable';
+
+export interface GroupDirectoryOptions {
+  readonly api: GroupApi;
+  readonly log: Log;
+}
+
+/** One that has not answered by then is asked again, by whoever still wants to know. */
+const ANSWER_MS = 1_500;
+/** How long a question about an epoch waits for those of others. */
+const GATHER_MS = 20;
+const REPORTS_AT_ONCE = 16;
+const LEASES_MAX = 10_000;
+
+interface Question {
+  readonly realVolume: RealVolumeId;
+  readonly epoch: Epoch;
+  readonly answer: (outcome: RenewOutcome) => void;
+}
+
+export class GroupDirectory {
+  readonly #options: GroupDirectoryOptions;
+  readonly #stopped = new AbortController();
+  readonly #reports = new Gate(REPORTS_AT_ONCE);
+  #questions: Question[] = [];
+  readonly #givingWay = new Set<RealVolumeId>();
+  #gathering: NodeJS.Timeout | undefined;
+  #isAsking = false;
+
+  constructor(options: GroupDirectoryOptions) {
+    this.#options = options;
+  }
+
+  /** Never rejects. */
+  report(report: PairReport): Promise<ReportOutcome> {
+    return this.#reports.run(async () => {
+      try {
+        const { pairRevision } = await this.#options.api.reportPair(report, this.#deadline());
+        return { outcome: 'recorded', pairRevision };
+      } catch (error) {
+        return { outcome: this.#failure(error, { pair: report.member, to: report.pair }) };
+      }
+    });
+  }
+
+  /** For the directory's events: told once, and then it is in the log alone. Never rejects. */
+  async discarded(report: DiscardReport): Promise<void> {
+    try {
+      await this.#options.api.reportDiscard(report);
+    } catch (error) {
+      this.#failure(error, { pair: report.member, discardedBytes: report.bytes });
+    }
+  }
+
+  /** Whether `epoch` is still the real volume's, and it is primary. Never rejects. */
+  renew(realVolume: RealVolumeId, epoch: number): Promise<RenewOutcome> {
+    return new Promise((answer) => {
+      this.#questions.push({ realVolume, epoch: Epoch.parse(epoch), answer });
+      this.#gather();
+    });
+  }
+
+  /** It has lost its page cache, and does not want to be primary: said with the next question. */
+  giveWay(realVolume: RealVolumeId): void {
+    this.#givingWay.add(realVolume);
+    this.#gather();
+  }
+
+  /** Gives up what is under way: it is answered as unreachable. */
+  stop(): void {
+    this.#stopped.abort();
+    clearTimeout(this.#gathering);
+    for (const { answer } of this.#questions.splice(0)) answer('unreachable');
+  }
+
+  #gather(): void {
+    if (this.#gathering !== undefined || this.#isAsking) return;
+    this.#gathering = setTimeout(() => {
+      this.#gathering = undefined;
+      void this.#ask();
+    }, GATHER_MS);
+  }
+
+  async #ask(): Promise<void> {
+    const asked = this.#questions.splice(0, LEASES_MAX);
+    const givingWay = [...this.#givingWay].slice(0, LEASES_MAX);
+    for (const id of givingWay) this.#givingWay.delete(id);
+    const leases = asked.map(({ realVolume, epoch }) => ({ realVolume, epoch }));
+    this.#isAsking = true;
+    try {
+      const { granted } = await this.#options.api.renewLeases({ leases, givingWay }, this.#deadline());
+      for (const [index, { answer }] of asked.entries()) {
+        answer(granted[index] === true ? 'granted' : 'stale-epoch');
+      }
+    } catch (error) {
+      const outcome = this.#failure(error, { leases: leases.length });
+      for (const { answer } of asked) answer(outcome);
+    } finally {
+      this.#isAsking = false;
+    }
+    if (this.#questions.length > 0 || this.#givingWay.size > 0) this.#gather();
+  }
+
+  #deadline(): AbortSignal {
+    return AbortSignal.any([this.#stopped.signal, AbortSignal.timeout(ANSWER_MS)]);
+  }
+
+  #failure(error: unknown, about: object): 'stale-epoch' | 'unreachable' {
+    if (!(error instanceof ControlError)) throw error;
+    if (error.code === 'stale-epoch') return 'stale-epoch';
+    this.#options.log.debug({ ...about, error: error.message }, 'the directory has not answered for a group');
+    return 'unreachable';
+  }
+}

@@ -1,0 +1,419 @@
+/**
+ * Member: drives the rules of one member of a copy group (replication/replica.ts): what happens goes in as events, what they
+ * say is done to file, folder, links and directory.
+ *
+ *   running -> stopping   asked for: nothing more is begun, what is under way ends, the folder is closed clean
+ *   running -> failed     what must be kept cannot be: as if it had crashed, alone
+ *
+ * Invariants
+ *  1. One event at a time, in the order in which they came; its effects are carried out, in their order, before the next. `nowMs` is
+ *     taken anew for each, so that a process that was stopped never acts on what was true before.
+ *  2. What is to be durable is so before anything behind it is begun: events wait meanwhile.
+ *  3. A request is answered once, and not before the file has done with its payload.
+ */
+
+import type { GroupConfig, HandOver } from '../control-protocol/copy-groups.ts';
+import type { Epoch, RealVolumeId } from '../control-protocol/names.ts';
+import { ControlError, StoreError, VolumeError } from '../model/errors.ts';
+import type { Log } from '../model/log.ts';
+import type { LinkEvents, SecondaryLink } from '../peer-protocol/links.ts';
+import type { PrimaryMessage, Range } from '../peer-protocol/messages.ts';
+import type {
+  DurableState,
+  Effect,
+  Event,
+  Output,
+  Request,
+  RequestError,
+  Token,
+} from '../replication/effects.ts';
+import type { SparseFile } from '../storage/sparse-file.ts';
+import type { GroupDirectory } from './group-directory.ts';
+import { MemberDisk, type MemberFolder } from './member-disk.ts';
+import { type Connect, MemberLinks } from './member-links.ts';
+import type { Requests } from './replicated-volume.ts';
+
+/** The rules, as far as they are driven here. */
+export interface Rules {
+  step(event: Event): Output;
+  servesNow(nowMs: number): boolean;
+}
+
+export interface MemberOptions {
+  readonly id: RealVolumeId;
+  readonly rules: Rules;
+  readonly file: SparseFile;
+  readonly folder: MemberFolder;
+  readonly connect: Connect;
+  readonly clusterId: () => string | undefined;
+  readonly directory: Pick<GroupDirectory, 'report' | 'discarded' | 'renew' | 'giveWay'>;
+  /** Makes it durable; rejects with a StoreError. */
+  readonly keep: (state: DurableState) => Promise<void>;
+  readonly onServe: (served: Served) => void;
+  /** It has failed: it is to be stopped, and may be started anew. */
+  readonly onFailed: (reason: string) => void;
+  readonly log: Log;
+}
+
+export type Served = Extract<Effect, { readonly kind: 'serve' }>;
+
+/** What is found at a start. */
+export interface Found {
+  readonly durable: DurableState | undefined;
+  readonly unsettled: readonly Range[];
+  readonly marked: readonly number[];
+  readonly lacks: ReadonlyMap<string, readonly Range[]>;
+  readonly hasLostCache: boolean;
+}
+
+interface Asked<T> {
+  readonly resolve: (value: T) => void;
+  readonly reject: (error: Error) => void;
+  readonly payload?: Buffer | undefined;
+}
+
+const TEXTS: Record<RequestError, string> = {
+  io: 'a copy of the volume could not do it',
+  'no-space': 'there is no space left for a copy of the volume',
+  invalid: 'the range is not inside of the volume',
+  failed: 'the volume has failed',
+  shutdown: 'this copy of the volume is not served here any more',
+};
+
+export class Member implements Requests {
+  readonly id: RealVolumeId;
+  readonly #options: MemberOptions;
+  readonly #rules: Rules;
+  readonly #disk: MemberDisk;
+  readonly #links: MemberLinks;
+  #state: 'running' | 'stopping' | 'failed' = 'running';
+  #durable: DurableState | undefined;
+  #served: Served | undefined;
+  /** Those before `#next` have been. */
+  #events: Event[] = [];
+  #next = 0;
+  /** The rules, or their effects, are at work; or something is being made durable. */
+  #isBusy = false;
+  #keeping: Promise<void> = Promise.resolve();
+  #tokens = 0;
+  readonly #requests = new Map<Token, Asked<void>>();
+  readonly #configures = new Map<Token, Asked<boolean>>();
+  /** The highest revision of each pair's record that the rules have been told; and by which events they are yet to be. */
+  readonly #pairRevisions = new Map<string, number>();
+  readonly #recorded = new Map<Event, readonly [member: string, revision: number]>();
+
+  constructor(options: MemberOptions) {
+    const { id, rules, file, folder, connect, clusterId, log } = options;
+    this.id = id;
+    this.#options = options;
+    this.#rules = rules;
+    const tell = (event: Event) => this.#tell(event);
+    const run = () => this.#run();
+    const failed = (reason: string) => this.#fail(reason);
+    this.#disk = new MemberDisk({ file, folder, tell, run, failed });
+    const config = () => this.config;
+    const sizeBytes = () => file.sizeBytes;
+    this.#links = new MemberLinks({ id, connect, clusterId, sizeBytes, config, tell, run, log });
+  }
+
+  // --- looking ---------------------------------------------------------------------------------------------
+
+  get durable(): DurableState | undefined {
+    return this.#durable;
+  }
+
+  /** The group, as this member goes by. */
+  get config(): GroupConfig | undefined {
+    return this.#durable?.config;
+  }
+
+  get served(): Served | undefined {
+    return this.#served;
+  }
+
+  servesNow(): boolean {
+    return this.#state === 'running' && this.#rules.servesNow(performance.now());
+  }
+
+  // --- what happens ----------------------------------------------------------------------------------------
+
+  start(found: Found): void {
+    this.#durable = found.durable;
+    for (const { realVolume, pairRevision } of found.durable?.config.members ?? []) {
+      this.#learn(realVolume, pairRevision);
+    }
+    this.#happens({ kind: 'start', nowMs: 0, ...found });
+  }
+
+  tick(): void {
+    this.#happens({ kind: 'tick', nowMs: 0 });
+  }
+
+  resized(sizeBytes: number): void {
+    this.#happens({ kind: 'resized', nowMs: 0, sizeBytes });
+  }
+
+  request(request: Request): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (this.#state !== 'running') {
+        reject(new VolumeError('shutdown', 'this copy is not used any more'));
+        return;
+      }
+      const payload = request.kind === 'write' ? request.payload : undefined;
+      const token = this.#ask(this.#requests, { resolve, reject, payload });
+      this.#happens({ kind: 'request', nowMs: 0, token, request });
+    });
+  }
+
+  /** Resolves with whether it is refused, because a newer epoch is known. */
+  configure(config: GroupConfig): Promise<boolean> {
+    return new Promise((resolve, reject) => {
+      if (this.#state !== 'running') {
+        reject(new ControlError('unavailable', `${this.id} begins anew`));
+        return;
+      }
+      const token = this.#ask(this.#configures, { resolve, reject });
+      this.#happens({ kind: 'configure', nowMs: 0, token, config });
+    });
+  }
+
+  /** The same. */
+  handOver({ epoch, to }: HandOver): Promise<boolean> {
+    return new Promise((resolve, reject) => {
+      if (this.#state !== 'running') {
+        reject(new ControlError('unavailable', `${this.id} begins anew`));
+        return;
+      }
+      const token = this.#ask(this.#configures, { resolve, reject });
+      this.#happens({ kind: 'hand-over', nowMs: 0, token, epoch, to });
+    });
+  }
+
+  /** A primary says hello, with the right key. */
+  received(link: SecondaryLink): LinkEvents<PrimaryMessage> {
+    return this.#links.received(link);
+  }
+
+  /** Begins nothing more; resolves when nothing is under way. */
+  async stop(): Promise<void> {
+    this.tick(); // what is settled is said at ticks
+    if (this.#state === 'running') this.#state = 'stopping';
+    this.#links.destroy();
+    await Promise.all([this.#keeping, this.#disk.idle()]);
+    const gone = new ControlError('unavailable', `${this.id} is being stopped`);
+    for (const { reject } of this.#configures.values()) reject(gone);
+    const shut = new VolumeError('shutdown', 'the copy is being stopped');
+    for (const { reject } of this.#requests.values()) reject(shut);
+    this.#configures.clear();
+    this.#requests.clear();
+  }
+
+  #ask<T>(asked: Map<Token, Asked<T>>, asker: Asked<T>): Token {
+    this.#tokens += 1;
+    asked.set(this.#tokens, asker);
+    return this.#tokens;
+  }
+
+  // --- steps -----------------------------------------------------------------------------------------------
+
+  #happens(event: Event): void {
+    this.#tell(event);
+    this.#run();
+  }
+
+  #tell(event: Event): void {
+    if (this.#state === 'running') this.#events.push(event);
+  }
+
+  #run(): void {
+    if (this.#isBusy) return;
+    this.#isBusy = true;
+    while (this.#state === 'running' && this.#next < this.#events.length) {
+      const event = this.#events[this.#next] as Event;
+      this.#next += 1;
+      const stamped: { nowMs: number } = event;
+      stamped.nowMs = performance.now();
+      this.#learnRevisions(event);
+      const { persist, effects } = this.#rules.step(event);
+      if (persist !== undefined) {
+        this.#keeping = this.#keep(persist, effects);
+        return;
+      }
+      this.#carryOutAll(effects);
+    }
+    this.#events = [];
+    this.#next = 0;
+    this.#isBusy = false;
+  }
+
+  /** A report says what was known when the rules made it, and not what has come since. */
+  #learnRevisions(event: Event): void {
+    if (event.kind === 'configure') {
+      for (const { realVolume, pairRevision } of event.config.members) this.#learn(realVolume, pairRevision);
+    } else if (event.kind === 'reported') {
+      const recorded = this.#recorded.get(event);
+      this.#recorded.delete(event);
+      if (recorded !== undefined) this.#learn(...recorded);
+    }
+  }
+
+  #learn(member: string, revision: number): void {
+    this.#pairRevisions.set(member, Math.max(revision, this.#pairRevisions.get(member) ?? 0));
+  }
+
+  /** First what is to be durable, then the effects; still busy meanwhile. */
+  async #keep(state: DurableState, effects: readonly Effect[]): Promise<void> {
+    try {
+      await this.#options.keep(state);
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error;
+      this.#fail(error.message);
+      return;
+    }
+    this.#durable = state;
+    this.#carryOutAll(effects);
+    this.#isBusy = false;
+    this.#run();
+  }
+
+  /** One that cannot be carried out fails the member: then what comes behind it must not be. */
+  #carryOutAll(effects: readonly Effect[]): void {
+    for (const effect of effects) {
+      if (this.#state !== 'running') return;
+      this.#carryOut(effect);
+    }
+  }
+
+  #carryOut(effect: Effect): void {
+    switch (effect.kind) {
+      case 'apply':
+      case 'settle':
+      case 'forget-unsettled':
+      case 'mark':
+      case 'unmark':
+      case 'set-bits':
+      case 'clear-bits':
+      case 'forget-member':
+      case 'read-range':
+      case 'find-allocated':
+        this.#disk.carryOut(effect);
+        break;
+      case 'connect':
+      case 'disconnect':
+      case 'send':
+      case 'welcome':
+      case 'refuse':
+      case 'reply':
+      case 'end-session':
+        this.#links.carryOut(effect);
+        break;
+      case 'forward':
+        this.#answer(effect.token, 'shutdown'); // the volume sees how hosts are served by now
+        break;
+      case 'admit':
+        this.#answer(effect.token, undefined);
+        break;
+      case 'answer':
+        this.#answer(effect.token, effect.error);
+        break;
+      case 'configured':
+      case 'handed-over': {
+        const asked = this.#configures.get(effect.token);
+        this.#configures.delete(effect.token);
+        asked?.resolve(effect.isRefused);
+        break;
+      }
+      case 'serve':
+        this.#served = effect;
+        this.#options.onServe(effect);
+        break;
+      case 'told':
+        this.#told(effect);
+        break;
+      default:
+        this.#askDirectory(effect);
+    }
+  }
+
+  #answer(token: Token, error: RequestError | undefined): void {
+    const asked = this.#requests.get(token);
+    this.#requests.delete(token);
+    if (asked === undefined) return;
+    if (error === undefined) {
+      asked.resolve();
+      return;
+    }
+    // The rules may give up what this member is still writing.
+    const writing = asked.payload === undefined ? undefined : this.#disk.writing(asked.payload);
+    const reject = () => asked.reject(new VolumeError(error, TEXTS[error]));
+    if (writing === undefined) reject();
+    else void writing.then(reject);
+  }
+
+  #askDirectory(effect: Extract<Effect, { kind: 'report' | 'renew' | 'give-way' }>): void {
+    const { directory } = this.#options;
+    switch (effect.kind) {
+      case 'report':
+        void this.#report(effect);
+        break;
+      case 'renew': {
+        const { token } = effect;
+        void directory.renew(this.id, effect.epoch).then((outcome) => {
+          this.#happens({ kind: 'renewed', nowMs: 0, token, outcome });
+        });
+        break;
+      }
+      case 'give-way':
+        directory.giveWay(this.id);
+        break;
+    }
+  }
+
+  async #report({ token, member, epoch, pair, reason }: Extract<Effect, { kind: 'report' }>): Promise<void> {
+    const { outcome, pairRevision } = await this.#options.directory.report({
+      ...{ primary: this.id, epoch: epoch as Epoch, member: member as RealVolumeId, pair, reason },
+      pairRevision: this.#pairRevisions.get(member) ?? 0,
+    });
+    const event: Event = { kind: 'reported', nowMs: 0, token, outcome };
+    if (pairRevision !== undefined) this.#recorded.set(event, [member, pairRevision]);
+    this.#happens(event);
+  }
+
+  #told({ what }: Extract<Effect, { kind: 'told' }>): void {
+    const { log } = this.#options;
+    const about = { realVolume: this.id, volume: this.config?.volume };
+    switch (what.kind) {
+      case 'pair': {
+        const { member, from, to, cause } = what;
+        log.info({ ...about, pair: member, from, to, cause }, 'pair changed');
+        break;
+      }
+      case 'role': {
+        const { from, to, epoch, cause } = what;
+        log.info({ ...about, from, to, epoch, cause }, 'role changed');
+        break;
+      }
+      case 'discarded':
+        log.warn(
+          { ...about, pair: what.member, bytes: what.bytes },
+          'a member that came back has given up what it had written alone',
+        );
+        void this.#options.directory.discarded({
+          ...{ primary: this.id, epoch: (this.#durable?.epoch ?? 1) as Epoch },
+          ...{ member: what.member as RealVolumeId, bytes: what.bytes },
+        });
+        break;
+      case 'copied':
+        log.info({ ...about, pair: what.member, bytes: what.bytes }, 'copied');
+        break;
+    }
+  }
+
+  /** As if it had crashed: nothing is begun any more, nobody hears anything. */
+  #fail(reason: string): void {
+    if (this.#state !== 'running') return;
+    this.#state = 'failed';
+    this.#links.destroy();
+    this.#options.onFailed(reason);
+  }
+}
