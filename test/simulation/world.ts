@@ -4,6 +4,7 @@
  */
 
 import type { CopyRecord, SegmentRecord } from '../../src/control-protocol/catalog.ts';
+import type { PairReport } from '../../src/control-protocol/copy-groups.ts';
 import type { AccessKey, RealVolumeId, StorageName } from '../../src/control-protocol/names.ts';
 import type { MemberId, Range } from '../../src/peer-protocol/messages.ts';
 import type { Effect } from '../../src/replication/effects.ts';
@@ -271,6 +272,10 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
   carryOut(by: MemberProcess, effect: Effect, carryOut: (effect: Effect) => void): void {
     const changed = this.#options.mutant?.effect?.(effect, by);
     for (const each of changed ?? [effect]) carryOut(each);
+  }
+
+  believed(report: PairReport, segment: SegmentRecord): PairReport {
+    return this.#options.mutant?.report?.(report, segment) ?? report;
   }
 
   nextToken(): number {

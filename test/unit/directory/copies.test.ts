@@ -264,6 +264,34 @@ describe('a switch that fails', () => {
     },
   );
 
+  test('an answer that is lost: who has handed over says so when it is asked again', async () => {
+    const { directory, a, ...lab } = await makeCopyLab();
+    await lab.create(V, MiB, [{ storage: 'a' }], ['b']);
+    await becomes(directory, 'a primary, b duplex');
+    let asked = 0;
+    a.behaviour = ({ method }): Behaviour => {
+      if (method === 'POST hand-over') asked += 1;
+      return method === 'POST hand-over' && asked === 1 ? 'cut-after' : 'serve';
+    };
+    expect(await lab.ended(directory.switchCopy(V, { storage: B }))).toMatchObject({ state: 'done' });
+    expect(asked).toBe(2);
+    expect(await standing(directory)).toBe('a duplex, b primary');
+    expect((await directory.volumeRecord(V)).segments[0]?.epoch).toBe(2);
+  });
+
+  test('a primary that does not hand over: nothing has changed', async () => {
+    const { directory, a, ...lab } = await makeCopyLab();
+    await lab.create(V, MiB, [{ storage: 'a' }], ['b']);
+    await becomes(directory, 'a primary, b duplex');
+    a.behaviour = ({ method }): Behaviour =>
+      method === 'POST hand-over' ? { status: 409, code: 'stale-epoch' } : 'serve';
+    expect(await lab.ended(directory.switchCopy(V, { storage: B }))).toMatchObject({
+      state: 'failed',
+      error: { code: 'conflict' },
+    });
+    expect((await directory.volumeRecord(V)).segments).toMatchObject([{ epoch: 1, isHandedOver: true }]);
+  });
+
   test('a pair that was lost meanwhile is not switched to', async () => {
     const { directory, a, ...lab } = await makeCopyLab();
     await lab.create(V, MiB, [{ storage: 'a' }], ['b']);
