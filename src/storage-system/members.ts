@@ -111,6 +111,7 @@ export class Members implements Groups {
   async configure(id: RealVolumeId, config: GroupConfig): Promise<GroupView> {
     const { realVolumes } = this.#options;
     const { epoch } = realVolumes.view(id);
+    if (this.#broken.has(id)) await this.#startAnew(id); // what was wrong may have passed
     this.#refuseBroken(id);
     if (!config.members.some(({ realVolume }) => realVolume === id)) {
       throw new ControlError('bad-request', `${id} is not of the group that it is told`);
@@ -301,7 +302,7 @@ export class Members implements Groups {
   }
 
   async #restart(held: HeldMember, reason: string): Promise<void> {
-    const { realVolumes, table, log } = this.#options;
+    const { log } = this.#options;
     const { id } = held;
     log.error({ realVolume: id, cause: reason }, 'a member of a copy group has failed: it begins anew');
     this.#broken.set(id, reason);
@@ -310,14 +311,18 @@ export class Members implements Groups {
     this.#members.delete(id);
     await new Promise((resolve) => setTimeout(resolve, RESTART_MS));
     if (this.#isStopping) return;
-    await this.#attempt(id, () =>
-      realVolumes.exchange(id, `start ${id} anew`, async () => {
-        const durable = table.members().get(id);
-        if (realVolumes.get(id)?.failure !== null || this.#members.has(id)) return;
-        this.#broken.delete(id);
-        if (durable !== undefined) await this.#startOrLeave(id, durable);
-      }),
-    );
+    await this.#attempt(id, () => this.#startAnew(id));
+  }
+
+  /** From what is durable, unless its real volume has failed. */
+  #startAnew(id: RealVolumeId): Promise<void> {
+    const { realVolumes, table } = this.#options;
+    return realVolumes.exchange(id, `start ${id} anew`, async () => {
+      const durable = table.members().get(id);
+      if (realVolumes.get(id)?.failure !== null || this.#members.has(id)) return;
+      this.#broken.delete(id);
+      if (durable !== undefined) await this.#startOrLeave(id, durable);
+    });
   }
 
   /** False when it did not work, for which there is no way but to say so. */

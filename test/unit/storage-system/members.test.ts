@@ -317,6 +317,32 @@ test.each([
   },
 );
 
+test('a member whose folder cannot be opened serves nobody, says so, and begins when it is told its group again', async () => {
+  let isFull = false;
+  const made = await duplexGroup({
+    folders: (_, folders) => ({
+      ...folders,
+      open: async (...args) => {
+        if (isFull) throw new StoreError('no-space', 'the disk is full');
+        return folders.open(...args);
+      },
+    }),
+  });
+  const [primary] = made.copies.map(({ realVolume }) => realVolume);
+  await lab.system('s1').stop();
+  isFull = true;
+  await lab.startSystem('s1');
+  await expect(connect(copyOf(made, 0))).rejects.toThrow('refused');
+  expect(lab.system('s1').members.failed()).toMatchObject([{ realVolume: primary }]);
+  await expect(made.group.tell()).rejects.toMatchObject({ code: 'failed' });
+  isFull = false;
+  await made.group.tell();
+  await allDuplex(made);
+  await volumeOf(made, 0).write(0, page(1), 0, 4096, false);
+  expectEqual(made);
+  expect(lab.system('s1').members.failed()).toEqual([]);
+});
+
 test('I10: what an older epoch carries is refused, and an older revision is nothing', async () => {
   const made = await duplexGroup();
   const { members } = lab.system('s1');
