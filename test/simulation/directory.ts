@@ -4,7 +4,7 @@
  */
 
 import type { CopyRecord, SegmentRecord, StorageRecord } from '../../src/control-protocol/catalog.ts';
-import type { Fence, GroupConfig, PairReport } from '../../src/control-protocol/copy-groups.ts';
+import type { Fence, GroupConfig } from '../../src/control-protocol/copy-groups.ts';
 import type { Epoch, RealVolumeId, VolumeName } from '../../src/control-protocol/names.ts';
 import { ControlError } from '../../src/model/errors.ts';
 import type { MemberId } from '../../src/peer-protocol/messages.ts';
@@ -41,8 +41,6 @@ export interface DirectoryWorld {
   changing(from: SegmentRecord, to: SegmentRecord, why: string): void;
   changed(why: string): void;
   isOnline(id: MemberId): boolean;
-  /** What a report is taken for: itself, but for deliberate bugs. */
-  believed(report: PairReport, segment: SegmentRecord): PairReport;
 }
 
 export class Directory {
@@ -115,10 +113,7 @@ export class Directory {
         const [primary, member] = [from.id as RealVolumeId, report.member as RealVolumeId];
         const epoch = report.epoch as Epoch;
         this.#change(`report of ${primary}: ${member} ${pair}`, (segment) =>
-          recordPair(
-            segment,
-            this.#world.believed({ primary, epoch, member, pair, reason, pairRevision }, segment),
-          ),
+          recordPair(segment, { primary, epoch, member, pair, reason, pairRevision }),
         );
         return this.copy(member)?.pairRevision;
       },

@@ -194,13 +194,14 @@ export class Faults {
   readonly #everyMs: number;
   #isOver = false;
 
-  constructor(world: World) {
+  /** `only`: no other faults than these. */
+  constructor(world: World, only?: readonly string[]) {
     const { scheduler } = world;
     this.#world = world;
-    this.#weights = Object.keys(FAULTS).map((name) => [
-      name,
-      scheduler.chance(0.5) ? 0 : scheduler.between(0, 1),
-    ]);
+    this.#weights = Object.keys(FAULTS).map((name) => {
+      const weight = scheduler.chance(0.5) ? 0 : scheduler.between(0, 1);
+      return [name, only === undefined ? weight : only.includes(name) ? 1 : 0];
+    });
     this.#everyMs = scheduler.chance(0.3) ? scheduler.between(100, 400) : scheduler.between(400, 3_000);
   }
 

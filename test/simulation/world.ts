@@ -4,7 +4,6 @@
  */
 
 import type { CopyRecord, SegmentRecord } from '../../src/control-protocol/catalog.ts';
-import type { PairReport } from '../../src/control-protocol/copy-groups.ts';
 import type { AccessKey, RealVolumeId, StorageName } from '../../src/control-protocol/names.ts';
 import type { MemberId, Range } from '../../src/peer-protocol/messages.ts';
 import type { Effect } from '../../src/replication/effects.ts';
@@ -147,7 +146,7 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
     const { scheduler } = this;
     this.trace('ROUND', () => 'faults begin');
     for (const host of this.hosts) host.isWorking = true;
-    const faults = new Faults(this);
+    const faults = new Faults(this, this.#options.mutant?.faults);
     faults.begin();
     this.#runFor(scheduler.between(2_000, 12_000), () => false);
     faults.end();
@@ -270,10 +269,6 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
   carryOut(by: MemberProcess, effect: Effect, carryOut: (effect: Effect) => void): void {
     const changed = this.#options.mutant?.effect?.(effect, by);
     for (const each of changed ?? [effect]) carryOut(each);
-  }
-
-  believed(report: PairReport, segment: SegmentRecord): PairReport {
-    return this.#options.mutant?.report?.(report, segment) ?? report;
   }
 
   nextToken(): number {
