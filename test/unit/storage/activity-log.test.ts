@@ -346,7 +346,7 @@ describe('torn by power loss', () => {
 
 test('resized: marks behind the old end are kept, those behind the new end are gone for good', async () => {
   const { log } = await open(BOOT, true, 10 * EXTENT_BYTES);
-  await expect(log.mark([10])).rejects.toThrow('behind the volume');
+  await log.mark([10]); // nothing: nobody writes there
   await log.resize(SIZE);
   await log.mark([9, A_SECTOR + 50]);
   const large = imageOf(folder.path);
