@@ -8,9 +8,10 @@
  * Invariants
  * 1. A real volume that is a member is changed through it alone: it begins and ends while nothing is under way behind its door.
  * 2. A member that cannot be used serves no host: its file may be behind what others have.
- * 3. One that has failed alone (its folder, the metadata) begins anew from what is durable, as after a crash.
+ * 3. One that has failed alone (its folder, the metadata) begins anew from what is durable, as after a crash, as soon as it can.
  */
 
+import { pause } from '../base/pause.ts';
 import type { GroupConfig, GroupView, HandOver } from '../control-protocol/copy-groups.ts';
 import type { Epoch, RealVolumeId } from '../control-protocol/names.ts';
 import { assert, ControlError, VolaryError, VolumeError } from '../model/errors.ts';
@@ -50,8 +51,9 @@ export interface MembersOptions {
 }
 
 const TICK_MS = 100;
-/** When one has failed alone. */
+/** When one has failed alone; doubled for each time that it cannot be started. */
 const RESTART_MS = 1_000;
+const RESTART_MAX_MS = 30_000;
 /** A stop waits so long for secondaries, and for the directory. */
 const GIVE_UP_MS = 12_000;
 /** As many as the thread pool has threads. */
@@ -63,9 +65,10 @@ export class Members implements Groups {
   readonly #members = new Map<RealVolumeId, HeldMember>();
   /** Those that cannot be used now, and why. */
   readonly #broken = new Map<RealVolumeId, string>();
+  readonly #dropping = new Set<RealVolumeId>();
   #ticker: NodeJS.Timeout | undefined;
   #givingUp: NodeJS.Timeout | undefined;
-  #isStopping = false;
+  readonly #stopped = new AbortController();
 
   constructor(options: MembersOptions) {
     this.#options = options;
@@ -126,7 +129,7 @@ export class Members implements Groups {
     if (await member.configure(config)) {
       throw new ControlError('stale-epoch', `a newer epoch than ${config.epoch} of ${id} is known`);
     }
-    if (member.config?.members.length !== 1) return this.view(id);
+    if (!this.#isAlone(id)) return this.view(id);
     await this.#drop(id);
     return this.#plain(id, config);
   }
@@ -225,7 +228,6 @@ export class Members implements Groups {
       const folder = await folders.open(id, realVolumes.view(id).sizeBytes, false);
       folder.loseCache(); // in case that the process ended before this could be said
       await folder.close(false);
-      this.#broken.delete(id);
       await this.#startOrLeave(id, durable);
     });
   }
@@ -242,12 +244,18 @@ export class Members implements Groups {
     });
   }
 
+  /** Nobody else is of its group, and nothing of the time when there was is waited for: the lease of a primary before, above all. */
+  #isAlone(id: RealVolumeId): boolean {
+    const held = this.#members.get(id);
+    return held?.member.config?.members.length === 1 && held.view().serving;
+  }
+
   /** It is alone now: what is kept beside its file goes. */
   #drop(id: RealVolumeId): Promise<void> {
     const { realVolumes, table, folders, log } = this.#options;
     return realVolumes.exchange(id, `take ${id} out of its copy group`, async () => {
       const held = this.#members.get(id);
-      if (held === undefined || held.member.config?.members.length !== 1) return;
+      if (held === undefined || !this.#isAlone(id)) return;
       table.forgetMember(id);
       this.#members.delete(id);
       await held.close('clean');
@@ -256,12 +264,22 @@ export class Members implements Groups {
     });
   }
 
-  /** One that cannot be started serves nobody; the others are not kept from it. */
+  /** As `configure` would have, had there been nothing to be waited for. */
+  async #dropSoon(id: RealVolumeId): Promise<void> {
+    if (this.#dropping.has(id)) return;
+    this.#dropping.add(id);
+    const isDropped = await this.#attempt(id, () => this.#drop(id));
+    if (!isDropped) await pause(RESTART_MS, this.#stopped.signal);
+    this.#dropping.delete(id);
+  }
+
+  /** One that cannot be started serves nobody until it can; the others are not kept from it. */
   async #startOrLeave(id: RealVolumeId, durable: DurableState): Promise<void> {
     const file = this.#options.realVolumes.files.file(id);
     const attempt = () => this.#open(id, file, durable);
     if (await this.#attempt(id, attempt)) return;
     this.#broken.set(id, 'what is kept of its copy group cannot be used');
+    void this.#startAnew(id);
   }
 
   async #open(id: RealVolumeId, held: HeldFile, durable: DurableState | undefined): Promise<void> {
@@ -279,6 +297,7 @@ export class Members implements Groups {
         onEpoch: (epoch) => realVolumes.epochBegun(id, epoch),
       });
       this.#members.set(id, made);
+      this.#broken.delete(id);
       made.start(durable);
     } catch (error) {
       held.end();
@@ -288,23 +307,33 @@ export class Members implements Groups {
   }
 
   async #restart(held: HeldMember, reason: string): Promise<void> {
-    const { realVolumes, table, log } = this.#options;
+    const { log } = this.#options;
     const { id } = held;
     log.error({ realVolume: id, cause: reason }, 'a member of a copy group has failed: it begins anew');
     this.#broken.set(id, reason);
     await held.close('crashed');
     if (this.#members.get(id) !== held) return; // its real volume has gone as well
     this.#members.delete(id);
-    await new Promise((resolve) => setTimeout(resolve, RESTART_MS));
-    if (this.#isStopping) return;
-    await this.#attempt(id, () =>
-      realVolumes.exchange(id, `start ${id} anew`, async () => {
-        const durable = table.members().get(id);
-        if (realVolumes.get(id)?.failure !== null || this.#members.has(id)) return;
-        this.#broken.delete(id);
-        if (durable !== undefined) await this.#startOrLeave(id, durable);
-      }),
-    );
+    await this.#startAnew(id);
+  }
+
+  /** A disk that is full, or gone for a while, comes back without anybody telling: tries until it can be started, or is used no more. */
+  async #startAnew(id: RealVolumeId): Promise<void> {
+    const { realVolumes, table } = this.#options;
+    const isOver = () => realVolumes.get(id)?.failure !== null || this.#members.has(id);
+    for (let waitMs = RESTART_MS; ; waitMs = Math.min(2 * waitMs, RESTART_MAX_MS)) {
+      await pause(waitMs, this.#stopped.signal);
+      if (this.#stopped.signal.aborted || isOver()) return;
+      const isDone = await this.#attempt(id, () =>
+        realVolumes.exchange(id, `start ${id} anew`, async (file) => {
+          if (isOver()) return;
+          const durable = table.members().get(id);
+          if (durable !== undefined) await this.#open(id, file, durable);
+          else this.#broken.delete(id);
+        }),
+      );
+      if (isDone) return;
+    }
   }
 
   /** False when it did not work, for which there is no way but to say so. */
@@ -321,7 +350,10 @@ export class Members implements Groups {
   }
 
   #tick(): void {
-    for (const { member } of this.#members.values()) member.tick();
+    for (const [id, { member }] of this.#members) {
+      member.tick();
+      if (this.#isAlone(id)) void this.#dropSoon(id);
+    }
     if (this.#members.size > 0) return;
     clearInterval(this.#ticker);
     this.#ticker = undefined;
@@ -336,7 +368,7 @@ export class Members implements Groups {
 
   /** Ends all, clean. Nobody asks for anything any more. */
   async stop(): Promise<void> {
-    this.#isStopping = true;
+    this.#stopped.abort();
     clearTimeout(this.#givingUp);
     const gate = new Gate(AT_ONCE);
     const closing = [...this.#members.values()].map((held) => gate.run(() => held.close('clean')));
