@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Range } from '../../../src/base/range.ts';
@@ -245,6 +245,28 @@ describe('damage', () => {
         expect({ name, at, hasLostCache }).toEqual({ name, at, hasLostCache: true });
         expect(unsettled[0]?.offset).toBe(0);
       }
+    }
+  });
+
+  test('a lost cache is told again when the process that has found it ended before it had said so itself', async () => {
+    for (const state of ['clean', 'open'] as const) {
+      const [activity, journal] = ['activity', 'unsettled'].map((name) => join(folder.path, name)) as [
+        string,
+        string,
+      ];
+      const log = await make();
+      await log.mark([0]);
+      log.begin(first);
+      if (state === 'clean') await log.close();
+      else await log.abandon();
+      truncateSync(journal, 4096);
+      // One of the two files can be replaced, and not the other, whichever comes first.
+      for (const path of [activity, journal]) {
+        mkdirSync(`${path}.new/in-the-way`, { recursive: true });
+        await expect(open()).rejects.toThrow();
+        rmSync(`${path}.new`, { recursive: true });
+      }
+      expect(await told()).toEqual({ unsettled: [extent(0)], hasLostCache: true });
     }
   });
 
