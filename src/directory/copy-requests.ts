@@ -117,7 +117,7 @@ export class CopyRequests {
   failOver(name: VolumeName, { storage, force = false }: FailOver): Promise<OperationRecord> {
     return this.#desk.begin((draft) => {
       const volume = idleVolume(draft.view, name);
-      const moves = movesTo(draft.view, volume, storage);
+      const moves = movesOfLost(draft.view, movesTo(draft.view, volume, storage));
       for (const { segment, to } of moves) failoverTarget(segment, to.realVolume, force);
       if (!force) refuseOffline(draft.view, storage);
       return this.#failOver(draft, volume, moves, { storage, force });
@@ -191,21 +191,29 @@ function planOf(moves: readonly Move[]): MoveInput['plan'] {
   };
 }
 
-/** The segments that have their primary elsewhere. @throws ControlError not-found, conflict */
+/** The segments that have a copy there, and their primary elsewhere. @throws ControlError not-found, conflict */
 function movesTo(view: CatalogView, volume: VolumeRecord, storage: StorageName): Move[] {
   const { name } = storageRecordAsked(view, storage);
   const moves = volume.segments.flatMap((segment): Move[] => {
     const from = primaryOf(segment);
-    if (from.storage === name) return [];
-    const to = segment.copies.find((copy) => copy.storage === name);
-    if (to === undefined) throw noCopy(volume, segment, `on storage system ${name}`);
-    return [{ segment, from, to }];
+    const to = secondariesOf(segment).find((copy) => copy.storage === name);
+    return to === undefined ? [] : [{ segment, from, to }];
   });
   if (moves.length > 0) return moves;
+  const [first] = volume.segments;
+  if (first !== undefined && !volume.segments.some((segment) => primaryOf(segment).storage === name)) {
+    throw noCopy(volume, first, `on storage system ${name}`);
+  }
   throw new ControlError(
     'conflict',
     `storage system ${name} has the primary of volume ${volume.name} already`,
   );
+}
+
+/** Of a volume over several storage systems, only what lies on one that is away; all of it when none is known to be. */
+function movesOfLost(view: CatalogView, moves: readonly Move[]): readonly Move[] {
+  const lost = moves.filter(({ from }) => !view.presence.has(`storage/${from.storage}`));
+  return lost.length > 0 ? lost : moves;
 }
 
 /** @throws ControlError not-found, conflict */

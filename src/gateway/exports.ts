@@ -2,20 +2,18 @@
  * The exports of a gateway: the virtual volumes that it knows, each under its own name. A volume's paths are opened when the
  * first host asks for it, and closed a moment after the last one has left.
  *
- *   (none)  -> opening   a host asks for a volume that may be used; if it has copies, the directory is asked first to have the
- *                        nearest one be its primary (log-in)
+ *   (none)  -> opening   a host asks for a volume that may be used
  *   opening -> open      all paths are there; or -> (none), and the host is told why not
  *   open    -> (none)    nobody has used it for a moment; or it was deleted: its hosts are cut off
  *
  * Invariants
  *  1. There is one VirtualVolume of a volume at a time that hosts can come to: the fence between their connections is in it.
  *  2. One that is not in `#entries` any more is not given to anybody.
- *  3. A log-in keeps no host from its volume: it is waited for LOG_IN_MS at most, and whatever it comes to, the volume is
- *     opened, as it is known then. A switch that comes later is one like any other. A volume without copies waits for nobody.
+ *  3. When the first host begins to use a volume that has copies, the directory is asked to have the nearest one be its primary
+ *     (log-in). Nobody waits for that: the switch is one like any other. Who only looks (INFO) changes nothing.
  */
 
 import { isDeepStrictEqual } from 'node:util';
-import { pause } from '../base/pause.ts';
 import { VolumeName } from '../control-protocol/names.ts';
 import { VolumeError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
@@ -32,8 +30,6 @@ const LINGER_MS = 1_000;
 const UNUSED_MS = 2_000;
 /** How long a host waits for the directory's word on a name that is not known here. */
 const LOOK_MS = 2_000;
-/** How long the first host of a volume waits until the nearest copy is its primary. */
-const LOG_IN_MS = 2_000;
 
 export interface VolumeExportsOptions {
   readonly knowledge: Knowledge;
@@ -102,7 +98,6 @@ export function* readyVolumes(information: Information | undefined): Iterable<Ex
 export class VolumeExports implements ExportDirectory {
   readonly #options: VolumeExportsOptions;
   readonly #entries = new Map<string, Entry>();
-  readonly #logIns = new Map<string, Promise<void>>();
   readonly #closing = new Set<Promise<void>>();
   readonly #closingVolumes = new Set<VirtualVolume>();
   readonly #unsubscribe: () => void;
@@ -181,10 +176,6 @@ export class VolumeExports implements ExportDirectory {
       await this.#options.knowledge.freshLook(name, LOOK_MS);
       planning = this.#planOf(name);
     }
-    if (planning.kind === 'plan' && hasCopies(planning.plan) && !this.#entries.has(name)) {
-      await this.#logIn(name);
-      planning = this.#planOf(name);
-    }
     if (planning.kind === 'unknown' || this.#stopping) return undefined;
     if (planning.kind !== 'plan') throw new ExportRefused('policy', planning.reason);
     const entry = this.#entries.get(name) ?? this.#open(name, planning.plan);
@@ -194,20 +185,6 @@ export class VolumeExports implements ExportDirectory {
       if (!(error instanceof VolumeError)) throw error;
       throw new ExportRefused('shutdown', `volume ${name}: ${error.message}`, { cause: error });
     }
-  }
-
-  /** Hosts that come together wait for one log-in. */
-  async #logIn(name: VolumeName): Promise<void> {
-    let logIn = this.#logIns.get(name);
-    if (logIn === undefined) {
-      const deadline = new AbortController();
-      logIn = Promise.race([this.#options.logIn(name), pause(LOG_IN_MS, deadline.signal)]).finally(() => {
-        deadline.abort();
-        this.#logIns.delete(name);
-      });
-      this.#logIns.set(name, logIn);
-    }
-    await logIn;
   }
 
   #planOf(name: VolumeName): Planning {
@@ -270,7 +247,10 @@ export class VolumeExports implements ExportDirectory {
   #begun(entry: Entry, volume: VirtualVolume): void {
     clearTimeout(entry.lingerTimer);
     entry.inUse = true;
-    if (this.#entries.get(entry.name) === entry) return;
+    if (this.#entries.get(entry.name) === entry) {
+      if (hasCopies(entry.plan)) void this.#options.logIn(entry.name);
+      return;
+    }
     // It was closed while this host took its time to hear of it.
     this.#disconnect(volume, 'the volume has been closed');
   }

@@ -3,8 +3,8 @@
  * begin and end, and epochs rise.
  *
  * Invariants
- * 1. At most one of `primary` and `secondary` is there; neither before the first configuration, nor while a newer epoch is known without
- *    its configuration to one that was primary.
+ * 1. One of `primary` and `secondary` is there, and neither before the first configuration. A primary is one of the epoch of its configuration:
+ *    whoever hears of a newer one is secondary of that, and waits to be told who is primary.
  * 2. The durable epoch never becomes smaller (I10).
  */
 
@@ -184,8 +184,10 @@ export class Replica {
     this.#keep.lacks.start(lacks);
     const { role, config, epoch } = durable;
     if (role === 'secondary') this.#serveAsSecondary('started');
-    else if (config.epoch === epoch) this.#serveAsPrimary('started');
-    else this.#serve('refuse');
+    else {
+      assert(config.epoch === epoch, 'a primary is one of the epoch that it was told');
+      this.#serveAsPrimary('started');
+    }
   }
 
   #configure(token: Token, config: GroupConfig): void {
@@ -281,13 +283,11 @@ export class Replica {
     if (hosts === 'refuse') this.#letGo();
   }
 
-  /** There is a newer epoch, and this member was primary. */
+  /** There is a newer epoch, and this member was primary. What it knows of others stays right unless another was made primary (by force). */
   #deposed(epoch: number): void {
     const { durable } = this.#core;
-    this.#endPrimary('refuse');
-    this.#core.change({ epoch: Math.max(durable.epoch, epoch === 0 ? durable.config.epoch + 1 : epoch) });
-    this.#told('deposed', 'there is a newer epoch');
-    this.#serve('refuse');
+    const newer = Math.max(durable.epoch, epoch === 0 ? durable.config.epoch + 1 : epoch);
+    this.#raise(newer, true, 'there is a newer epoch');
   }
 
   #handedOver({ token, epoch }: HandingOver): void {
@@ -317,20 +317,19 @@ export class Replica {
       refuse('unknown');
     } else if (sizeBytes > this.#keep.lacks.sizeBytes) refuse('size');
     else {
-      if (epoch > durable.epoch || durable.role === 'primary') this.#raise(epoch);
+      const isStillEqual = durable.role === 'secondary' && durable.isEqual;
+      if (epoch > durable.epoch) this.#raise(epoch, isStillEqual, 'a primary of a newer epoch');
       assert(this.#secondary !== undefined, 'whoever takes a session is secondary');
       this.#secondary.hello(session, source);
     }
   }
 
-  /** A primary of a newer epoch has come before the directory has told of it. */
-  #raise(epoch: number): void {
-    const { role, isEqual } = this.#core.durable;
+  /** There is a newer epoch, of which the directory has not told yet. */
+  #raise(epoch: number, isEqual: boolean, cause: string): void {
     this.#secondary?.fence(epoch);
     this.#endPrimary('refuse');
-    const isStillEqual = role === 'secondary' && isEqual;
-    this.#core.change({ epoch, role: 'secondary', isEqual: isStillEqual, mayBeInStep: [] });
-    this.#serveAsSecondary('a primary of a newer epoch');
+    this.#core.change({ epoch, role: 'secondary', isEqual, mayBeInStep: [] });
+    this.#serveAsSecondary(cause);
   }
 
   // ── hosts ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -96,6 +96,7 @@ export class Member implements Requests {
   #next = 0;
   /** The rules, or their effects, are at work; or something is being made durable. */
   #isBusy = false;
+  #keeping: Promise<void> = Promise.resolve();
   #tokens = 0;
   readonly #requests = new Map<Token, Asked<void>>();
   readonly #configures = new Map<Token, Asked<boolean>>();
@@ -200,7 +201,7 @@ export class Member implements Requests {
     this.tick(); // what is settled is said at ticks
     if (this.#state === 'running') this.#state = 'stopping';
     this.#links.destroy();
-    await this.#disk.idle();
+    await Promise.all([this.#keeping, this.#disk.idle()]);
     const gone = new ControlError('unavailable', `${this.id} is being stopped`);
     for (const { reject } of this.#configures.values()) reject(gone);
     const shut = new VolumeError('shutdown', 'the copy is being stopped');
@@ -237,7 +238,7 @@ export class Member implements Requests {
       this.#learnRevisions(event);
       const { persist, effects } = this.#rules.step(event);
       if (persist !== undefined) {
-        void this.#keep(persist, effects);
+        this.#keeping = this.#keep(persist, effects);
         return;
       }
       this.#carryOutAll(effects);

@@ -114,6 +114,7 @@ export class Members implements Groups {
   async configure(id: RealVolumeId, config: GroupConfig): Promise<GroupView> {
     const { realVolumes } = this.#options;
     const { epoch } = realVolumes.view(id);
+    if (this.#broken.has(id)) await this.#attempt(id, () => this.#startAnew(id)); // what was wrong may have passed
     this.#refuseBroken(id);
     if (!config.members.some(({ realVolume }) => realVolume === id)) {
       throw new ControlError('bad-request', `${id} is not of the group that it is told`);
@@ -161,6 +162,13 @@ export class Members implements Groups {
   #refuseBroken(id: RealVolumeId): void {
     const reason = this.#broken.get(id);
     if (reason !== undefined) throw new ControlError('failed', `real volume ${id} has failed: ${reason}`);
+  }
+
+  /** Those whose file is whole, and that cannot be used all the same. */
+  failed(): { realVolume: RealVolumeId; reason: string }[] {
+    const isWhole = (id: RealVolumeId) => this.#options.realVolumes.get(id)?.failure === null;
+    const broken = [...this.#broken].filter(([id]) => isWhole(id));
+    return broken.map(([realVolume, reason]) => ({ realVolume, reason }));
   }
 
   // --- peers and hosts -------------------------------------------------------------------------------------
@@ -256,9 +264,14 @@ export class Members implements Groups {
     return realVolumes.exchange(id, `take ${id} out of its copy group`, async () => {
       const held = this.#members.get(id);
       if (held === undefined || !this.#isAlone(id)) return;
-      table.forgetMember(id);
-      this.#members.delete(id);
       await held.close('clean');
+      try {
+        table.forgetMember(id);
+      } catch (error) {
+        void this.#restart(held, 'that it is no member any more could not be kept');
+        throw error;
+      }
+      this.#members.delete(id);
       await folders.remove(id);
       log.info({ realVolume: id }, 'the only copy again: served without a copy group');
     });
@@ -279,7 +292,7 @@ export class Members implements Groups {
     const attempt = () => this.#open(id, file, durable);
     if (await this.#attempt(id, attempt)) return;
     this.#broken.set(id, 'what is kept of its copy group cannot be used');
-    void this.#startAnew(id);
+    void this.#startAgain(id);
   }
 
   async #open(id: RealVolumeId, held: HeldFile, durable: DurableState | undefined): Promise<void> {
@@ -298,7 +311,8 @@ export class Members implements Groups {
       });
       this.#members.set(id, made);
       this.#broken.delete(id);
-      made.start(durable);
+      if (realVolumes.get(id)?.failure === null) made.start(durable);
+      else await this.ended(id, 'failed'); // meanwhile
     } catch (error) {
       held.end();
       throw error;
@@ -314,26 +328,31 @@ export class Members implements Groups {
     await held.close('crashed');
     if (this.#members.get(id) !== held) return; // its real volume has gone as well
     this.#members.delete(id);
-    await this.#startAnew(id);
+    await this.#startAgain(id);
   }
 
   /** A disk that is full, or gone for a while, comes back without anybody telling: tries until it can be started, or is used no more. */
-  async #startAnew(id: RealVolumeId): Promise<void> {
-    const { realVolumes, table } = this.#options;
-    const isOver = () => realVolumes.get(id)?.failure !== null || this.#members.has(id);
+  async #startAgain(id: RealVolumeId): Promise<void> {
     for (let waitMs = RESTART_MS; ; waitMs = Math.min(2 * waitMs, RESTART_MAX_MS)) {
       await pause(waitMs, this.#stopped.signal);
-      if (this.#stopped.signal.aborted || isOver()) return;
-      const isDone = await this.#attempt(id, () =>
-        realVolumes.exchange(id, `start ${id} anew`, async (file) => {
-          if (isOver()) return;
-          const durable = table.members().get(id);
-          if (durable !== undefined) await this.#open(id, file, durable);
-          else this.#broken.delete(id);
-        }),
-      );
-      if (isDone) return;
+      if (this.#stopped.signal.aborted || this.#isNotToStart(id)) return;
+      if (await this.#attempt(id, () => this.#startAnew(id))) return;
     }
+  }
+
+  /** From what is durable, unless its real volume has failed. @throws ControlError: it is broken still */
+  #startAnew(id: RealVolumeId): Promise<void> {
+    const { realVolumes, table } = this.#options;
+    return realVolumes.exchange(id, `start ${id} anew`, async (file) => {
+      if (this.#isNotToStart(id)) return;
+      const durable = table.members().get(id);
+      if (durable !== undefined) await this.#open(id, file, durable);
+      else this.#broken.delete(id);
+    });
+  }
+
+  #isNotToStart(id: RealVolumeId): boolean {
+    return this.#options.realVolumes.get(id)?.failure !== null || this.#members.has(id);
   }
 
   /** False when it did not work, for which there is no way but to say so. */

@@ -181,18 +181,20 @@ export class RealVolumeTable {
   }
 
   /**
-   * What is to be durable of members; their real volumes get the epochs. All of it, or nothing.
+   * What is to be durable of members; their real volumes get the epochs. All of it, or nothing; what is being deleted, or has gone, is
+   * left out.
    * @returns the real volumes before and after
    * @throws StoreError
    */
   keepMembers(states: ReadonlyMap<RealVolumeId, DurableState>): [before: RealVolume, after: RealVolume][] {
-    const changes = [...states].map(([id, { epoch }]): [RealVolume, RealVolume] => {
+    const kept = [...states].filter(([id]) => this.get(id)?.isLeaving === false);
+    const changes = kept.map(([id, { epoch }]): [RealVolume, RealVolume] => {
       const before = this.#known(id);
       if (epoch <= before.epoch) return [before, before];
       return [before, changed(before, { kind: 'epoch-raised', epoch: Epoch.parse(epoch) })];
     });
     this.#store.transaction(() => {
-      for (const [id, state] of states) {
+      for (const [id, state] of kept) {
         const sql =
           'INSERT INTO members (real_volume, state) VALUES (?, ?) ON CONFLICT DO UPDATE SET state = excluded.state';
         this.#store.run(sql, id, JSON.stringify(state));

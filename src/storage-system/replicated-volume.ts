@@ -120,10 +120,10 @@ export class ReplicatedVolume implements Volume {
 
   async write(offset: number, source: Buffer, start: number, length: number, fua: boolean): Promise<void> {
     this.#check(offset, length);
-    await inPieces(length, WRITE_BYTES_MAX, async (at, pieceLength) => {
+    await inPieces(length, WRITE_BYTES_MAX, (at, pieceLength) => {
       const payload = source.subarray(start + at, start + at + pieceLength);
       const request = { kind: 'write', offset: offset + at, length: pieceLength, fua, payload } as const;
-      await this.#change(request, (volume) =>
+      return this.#change(request, (volume) =>
         volume.write(offset + at, source, start + at, pieceLength, fua),
       );
     });
@@ -136,9 +136,12 @@ export class ReplicatedVolume implements Volume {
 
   async trim(offset: number, length: number, fua: boolean): Promise<void> {
     this.#check(offset, length);
-    await inPieces(length, RANGE_BYTES_MAX, async (at, pieceLength) => {
+    await inPieces(length, RANGE_BYTES_MAX, (at, pieceLength) => {
       const request = { kind: 'trim', offset: offset + at, length: pieceLength, fua } as const;
-      await this.#change(request, (volume) => volume.trim(offset + at, pieceLength, fua));
+      return this.#change(request, (volume) => {
+        if (volume.capabilities.trim) return volume.trim(offset + at, pieceLength, fua);
+        return volume.writeZeroes(offset + at, pieceLength, { fua, noHole: false, fast: false });
+      });
     });
   }
 
@@ -147,9 +150,9 @@ export class ReplicatedVolume implements Volume {
     const { fua, noHole, fast } = options;
     // A hole is made in time wherever there are holes; whether space can be had so is each file system's secret.
     if (fast && noHole) throw new VolumeError('not-supported', 'copies may have to write these zeroes');
-    await inPieces(length, RANGE_BYTES_MAX, async (at, pieceLength) => {
+    await inPieces(length, RANGE_BYTES_MAX, (at, pieceLength) => {
       const request = { kind: 'zero', offset: offset + at, length: pieceLength, fua, noHole } as const;
-      await this.#change(request, (volume) =>
+      return this.#change(request, (volume) =>
         volume.writeZeroes(offset + at, pieceLength, { ...options, fast: false }),
       );
     });
@@ -262,12 +265,20 @@ async function giveUp(remote: Promise<OtherMember>): Promise<void> {
 }
 
 /** All pieces, a few at the same time; rejects when none is under way any more. */
-async function inPieces(
+function inPieces(
   length: number,
   most: number,
   run: (at: number, length: number) => Promise<void>,
 ): Promise<void> {
-  if (length <= most) return length === 0 ? undefined : run(0, length);
+  if (length === 0) return Promise.resolve();
+  return length <= most ? run(0, length) : allPieces(length, most, run);
+}
+
+async function allPieces(
+  length: number,
+  most: number,
+  run: (at: number, length: number) => Promise<void>,
+): Promise<void> {
   let next = 0;
   const worker = async (): Promise<void> => {
     while (next < length) {

@@ -217,7 +217,7 @@ function portOf(uri: string): number {
 }
 
 async function reportOf(parts: Parts, places: Places): Promise<StorageReport> {
-  const { options, data, table, realVolumes, usage, capacityBytes } = parts;
+  const { options, data, table, realVolumes, members, usage, capacityBytes } = parts;
   realVolumes.keepFailures();
   return {
     ...{ site: options.site, id: data.id, folder: data.path, capacityBytes },
@@ -225,7 +225,7 @@ async function reportOf(parts: Parts, places: Places): Promise<StorageReport> {
     clusterId: table.clusterId ?? null,
     realVolumes: table.count,
     usedBytes: await usage.usedBytes(),
-    failed: realVolumes.failed().slice(0, FAILED_TOLD_MAX),
+    failed: [...realVolumes.failed(), ...members.failed()].slice(0, FAILED_TOLD_MAX),
   };
 }
 

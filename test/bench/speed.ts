@@ -43,11 +43,19 @@ function stacksOf({ options }: Bench, family: Family): StackName[] {
   return (['volary', ...peersOf[family]] as const).filter(isChosen);
 }
 
+/** A peer that a job has no target for is nothing to compare it with. */
+function runsOn(job: SpeedJob, name: StackName): boolean {
+  return name === 'volary' || job.targets[name] !== undefined;
+}
+
 export function speedSteps(bench: Bench): number {
   const { options } = bench;
   const steps = families.map((family) => {
-    const runs = chosenJobs(bench).filter((job) => job.family === family).length * options.rounds;
-    return runs === 0 ? 0 : options.places.length * stacksOf(bench, family).length * (runs + 1);
+    const stacks = stacksOf(bench, family);
+    const runs = chosenJobs(bench)
+      .filter((job) => job.family === family)
+      .map((job) => stacks.filter((name) => runsOn(job, name)).length * options.rounds);
+    return runs.length === 0 ? 0 : options.places.length * (stacks.length + sum(runs));
   });
   return steps.reduce((sum, one) => sum + one, 0);
 }
@@ -97,7 +105,8 @@ async function measurePlace(
     const taken = jobs.map(() => new Map(candidates.map(({ server }) => [server.name, emptyRounds()])));
     for (let round = 0; round < bench.options.rounds; round += 1) {
       for (const [index, job] of jobs.entries()) {
-        for (const candidate of inTurn(candidates, round)) {
+        const compared = candidates.filter(({ server }) => runsOn(job, server.name));
+        for (const candidate of inTurn(compared, round)) {
           const { name } = candidate.server;
           const sample = await bench.step(`${place}: ${job.name} on ${name}, round ${round + 1}`, () =>
             measureOnce(bench, job, candidate, candidates, folder),

@@ -43,7 +43,7 @@ async function write(blocks: number, seed: number): Promise<void> {
 
 test('1 % of 4 GiB, changed while suspended: at most 1.5 % is copied', async () => {
   await allDuplex(cluster, 'db');
-  await write(CHANGED, 1);
+  await write(1000, 1);
   const before = await copiedBytes();
   await cluster.volary('copy', 'suspend', 'db', 'east-2', '--wait');
   await write(CHANGED, 2);

@@ -1,8 +1,11 @@
 /** A copy group of two, and of three, over real connections between storage systems in this process. */
 
-import { afterAll, beforeAll, describe } from 'vitest';
+import { afterAll, beforeAll, describe, vi } from 'vitest';
 import { allDuplex, MemberLab } from '../support/member-lab.ts';
 import { volumeContract } from './volume-contract.ts';
+
+// Each of many volumes is a group that has to come into step first.
+vi.setConfig({ testTimeout: 120_000 });
 
 describe.each([2, 3])('%i members', (systems) => {
   let lab: MemberLab;

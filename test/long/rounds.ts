@@ -9,6 +9,9 @@ import { seededRandom } from '../support/random.ts';
 import { faultNamed, planOf } from '../support/rounds/faults.ts';
 import { runRounds } from '../support/rounds/rounds.ts';
 
+// What runs ends with this: see support/volary-process.ts.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1));
+
 const { values } = parseArgs({
   options: {
     rounds: { type: 'string', default: '30' },

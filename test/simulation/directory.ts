@@ -49,8 +49,6 @@ export class Directory {
   readonly #told = new Map<MemberId, number>();
   readonly #answers = new Map<number, (isRefused: boolean) => void>();
   segment: SegmentRecord;
-  /** The last that a person has begun by force. */
-  #forcedEpoch = 0;
   revision = 1;
   isUp = true;
   /** An operation is under way. */
@@ -86,8 +84,7 @@ export class Directory {
     const settings = { leaseMs: LEASE_MS, copyBytesPerSecond: 0 };
     const volume = { name: 'volume' as VolumeName, fence: this.#fence };
     const storage = new Map(this.segment.copies.map((copy) => [copy.storage as string, storageOf(copy)]));
-    const config = groupConfigOf(volume, this.segment, storage, this.revision, settings);
-    return this.#forcedEpoch === this.segment.epoch ? { ...config, isForced: true } : config;
+    return groupConfigOf(volume, this.segment, storage, this.revision, settings);
   }
 
   start(): void {
@@ -204,11 +201,7 @@ export class Directory {
 
   failover(to: MemberId, force: boolean): boolean {
     const why = `failover to ${to}${force ? ', forced' : ''}`;
-    return this.operate(why, (segment) => {
-      const next = failedOver(segment, to as RealVolumeId, force);
-      if (this.copy(to)?.pair !== 'duplex') this.#forcedEpoch = next.epoch;
-      return next;
-    });
+    return this.operate(why, (segment) => failedOver(segment, to as RealVolumeId, force));
   }
 
   /** The primary lets go first; if nobody knows whether it has, it becomes primary again, in an epoch of its own. */

@@ -160,6 +160,27 @@ const FAULTS: Record<string, Fault> = {
       if (copy !== undefined) world.directory.failover(copy.realVolume, false);
     });
   },
+  /** A primary that cannot hear of it is replaced, and not every gateway hears of that either. */
+  deposeUnheard(world) {
+    const id = world.directory.primary;
+    const copy = world.scheduler.pick(world.directory.secondaries().filter(({ pair }) => pair === 'duplex'));
+    if (copy === undefined) return;
+    const names = [
+      'directory',
+      ...world.directory.segment.copies.map(({ realVolume }) => realVolume as string),
+    ];
+    const cuts = names.filter((name) => name !== id).map((name) => [name, id] as const);
+    const host = world.scheduler.pick(world.hosts)?.name ?? 'host';
+    const all = [...cuts, ...cuts.map(([one, other]) => [other, one] as const), ['directory', host] as const];
+    world.trace('NETWORK', () => `${id} CUT from all, ${host} from the directory`);
+    for (const [one, other] of all) world.network.cut(one, other);
+    world.scheduler.after(world.scheduler.between(0, 3_000), () =>
+      world.directory.failover(copy.realVolume, false),
+    );
+    world.scheduler.after(world.scheduler.between(4_000, 10_000), () => {
+      for (const [one, other] of all) world.network.heal(one, other);
+    });
+  },
   forcedFailover(world) {
     if (world.scheduler.chance(0.6)) return;
     const copy = world.scheduler.pick(world.directory.secondaries());
@@ -173,13 +194,14 @@ export class Faults {
   readonly #everyMs: number;
   #isOver = false;
 
-  constructor(world: World) {
+  /** `only`: no other faults than these. */
+  constructor(world: World, only?: readonly string[]) {
     const { scheduler } = world;
     this.#world = world;
-    this.#weights = Object.keys(FAULTS).map((name) => [
-      name,
-      scheduler.chance(0.5) ? 0 : scheduler.between(0, 1),
-    ]);
+    this.#weights = Object.keys(FAULTS).map((name) => {
+      const weight = scheduler.chance(0.5) ? 0 : scheduler.between(0, 1);
+      return [name, only === undefined ? weight : only.includes(name) ? 1 : 0];
+    });
     this.#everyMs = scheduler.chance(0.3) ? scheduler.between(100, 400) : scheduler.between(400, 3_000);
   }
 

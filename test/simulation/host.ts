@@ -55,6 +55,8 @@ interface Path {
 }
 
 const LOOK_MS = 60;
+/** Of a hundred requests, the last are reads. */
+const READS_FROM = 75;
 
 export interface HostHabits {
   readonly depth: number;
@@ -117,15 +119,16 @@ export class Host {
 
   #working(): void {
     const { scheduler } = this.#world.network;
-    if (this.isWorking && this.#tasks.size < this.#habits.depth) this.#begin();
+    if (this.isWorking && this.#tasks.size < this.#habits.depth) this.#begin(scheduler.random.below(100));
+    // Who waits for writes may still read.
+    else if (this.isWorking && this.#tasks.size < this.#habits.depth + 2) this.#begin(READS_FROM);
     scheduler.after(scheduler.between(0, this.#habits.thinkMs * 2), () => this.#working());
   }
 
-  #begin(): void {
+  #begin(dice: number): void {
     const { scheduler } = this.#world.network;
     const { first, end } = this.#range();
     const fua = scheduler.chance(0.15);
-    const dice = scheduler.random.below(100);
     const range = { offset: first * SECTOR_BYTES, length: (end - first) * SECTOR_BYTES };
     if (dice < 55) {
       const write = this.#world.history.start(first, end, false, this.#nowMs);
@@ -137,7 +140,7 @@ export class Host {
     } else if (dice < 65) {
       const write = this.#world.history.start(first, end, true, this.#nowMs);
       this.#add({ kind: 'trim', ...range, fua }, first, end, write);
-    } else if (dice < 75) this.#add({ kind: 'flush' }, 0, 0, undefined);
+    } else if (dice < READS_FROM) this.#add({ kind: 'flush' }, 0, 0, undefined);
     else this.#add({ kind: 'read' }, first, end, undefined);
   }
 

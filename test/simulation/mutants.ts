@@ -12,7 +12,9 @@ export interface Mutant {
   /** Which events the rules are told of, and as what; undefined: of none. */
   readonly event?: (event: Event, by: MemberProcess) => Event | undefined;
   readonly output?: (output: Output) => Output;
-  readonly servesNow?: () => boolean;
+  readonly servesNow?: (by: MemberProcess) => boolean;
+  /** Those that bring it to light, where that would take many runs otherwise. */
+  readonly faults?: readonly string[];
   /** What is carried out in place of an effect. */
   readonly effect?: (effect: Effect, by: MemberProcess) => readonly Effect[];
 }
@@ -26,13 +28,26 @@ function acknowledge({ to, session, message }: Send, by: MemberProcess): void {
   by.receive('mutant', { kind: 'from-secondary', from: to, session, message: ack });
 }
 
+/** Each acknowledgement is told once, however often it comes. */
+function once(event: Event, by: MemberProcess): Event | undefined {
+  if (event.kind !== 'from-secondary' || event.message.kind !== 'ack') return event;
+  const key = `${event.session}/${event.message.seq}`;
+  const told = toldOf(by);
+  if (told.has(key)) return undefined;
+  told.add(key);
+  return event;
+}
+
 function isChange({ message: { kind } }: Send): boolean {
   return kind === 'write' || kind === 'zero' || kind === 'trim';
 }
 
+const UNHEARD = ['deposeUnheard', 'freeze', 'resync'];
+
 export const MUTANTS: readonly Mutant[] = [
   {
     name: 'I2: a write is answered before its secondaries have acknowledged it',
+    event: once,
     effect: (effect, by) => {
       if (effect.kind === 'send' && isChange(effect)) acknowledge(effect, by);
       return [effect];
@@ -72,10 +87,17 @@ export const MUTANTS: readonly Mutant[] = [
         : [effect],
   },
   {
-    name: 'I5: bits are cleared, and a member called duplex, before it has flushed',
+    name: 'I5, N3: a secondary acknowledges a flush that it has not done',
     effect: (effect, by) => {
-      if (effect.kind === 'send' && effect.message.kind === 'flush') acknowledge(effect, by);
-      return [effect];
+      if (
+        effect.kind !== 'apply' ||
+        effect.operation.kind !== 'flush' ||
+        by.disk.durable?.role !== 'secondary'
+      ) {
+        return [effect];
+      }
+      by.receive('mutant', { kind: 'applied', token: effect.token, error: undefined });
+      return [];
     },
   },
   {
@@ -92,8 +114,8 @@ export const MUTANTS: readonly Mutant[] = [
     event: (event, by) => {
       if (event.kind !== 'applied') return event;
       const told = toldOf(by);
-      if (told.has(event.token)) return undefined;
-      told.add(event.token);
+      if (told.has(`${event.token}`)) return undefined;
+      told.add(`${event.token}`);
       return event;
     },
     effect: (effect, by) => {
@@ -104,18 +126,25 @@ export const MUTANTS: readonly Mutant[] = [
     },
   },
   {
-    name: 'I10: an old epoch is accepted',
+    name: 'I10: the epoch of a hello is not looked at',
     event: (event, by) =>
       event.kind === 'hello'
-        ? { ...event, epoch: Math.max(event.epoch, by.disk.durable?.epoch ?? 0) }
+        ? { ...event, epoch: Math.max(event.epoch, (by.disk.durable?.epoch ?? 0) + 1) }
         : event,
   },
   {
     name: 'I11: a primary serves reads without a lease',
-    servesNow: () => true,
+    faults: UNHEARD,
+    servesNow: (by) => !by.disk.hasLostCache,
+  },
+  {
+    name: 'I11: a lease is granted in an old epoch',
+    faults: UNHEARD,
+    event: (event) => (event.kind === 'renewed' ? { ...event, outcome: 'granted' } : event),
   },
   {
     name: 'I11: who is promoted does not wait for the lease of who was primary',
+    faults: UNHEARD,
     event: (event) =>
       event.kind === 'configure' ? { ...event, config: { ...event.config, isHandedOver: true } } : event,
   },
@@ -141,11 +170,11 @@ export const MUTANTS: readonly Mutant[] = [
   },
 ];
 
-/** Which operations the rules have been told to be applied. */
-const toldBy = new WeakMap<MemberProcess, Set<number>>();
+/** What the rules of a process have been told already. */
+const toldBy = new WeakMap<MemberProcess, Set<string>>();
 
-function toldOf(process: MemberProcess): Set<number> {
-  const told = toldBy.get(process) ?? new Set<number>();
+function toldOf(process: MemberProcess): Set<string> {
+  const told = toldBy.get(process) ?? new Set<string>();
   toldBy.set(process, told);
   return told;
 }
@@ -158,6 +187,6 @@ export function mutate(replica: ReplicaLike, by: MemberProcess, mutant: Mutant):
       const output = replica.step(changed);
       return mutant.output?.(output) ?? output;
     },
-    servesNow: (nowMs) => mutant.servesNow?.() ?? replica.servesNow(nowMs),
+    servesNow: (nowMs) => mutant.servesNow?.(by) ?? replica.servesNow(nowMs),
   };
 }

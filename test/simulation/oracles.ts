@@ -9,6 +9,7 @@
  */
 
 import type { MemberId } from '../../src/peer-protocol/messages.ts';
+import type { DurableState } from '../../src/replication/effects.ts';
 import type { Directory } from './directory.ts';
 import type { History } from './history.ts';
 import { BLOCK_BYTES, blockOf, blocksOf, HOT_SECTORS } from './layout.ts';
@@ -26,6 +27,8 @@ export interface MemberLook {
 export function knownDifferences(one: MemberLook, other: MemberLook): ReadonlySet<number> | 'everything' {
   const [ours, theirs] = [one.disk.durable, other.disk.durable];
   if (ours === undefined || theirs === undefined) return 'everything';
+  // Who has not heard of the other takes it for one that lacks everything, as soon as it does.
+  if (!knows(ours, other) || !knows(theirs, one)) return 'everything';
   if (ours.lacksAll.includes(other.id) || theirs.lacksAll.includes(one.id)) return 'everything';
   const known = new Set<number>([
     ...(one.disk.bits.get(other.id)?.keys() ?? []),
@@ -35,6 +38,10 @@ export function knownDifferences(one: MemberLook, other: MemberLook): ReadonlySe
     for (const range of disk.unsettled()) for (const block of blocksOf(range)) known.add(block);
   }
   return known;
+}
+
+function knows({ config }: DurableState, { id }: MemberLook): boolean {
+  return config.members.some(({ realVolume }) => realVolume === id);
 }
 
 export function differingBlocks(one: MemberDisk, other: MemberDisk): Set<number> {

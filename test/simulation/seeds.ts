@@ -2,6 +2,9 @@
 
 import { run } from './world.ts';
 
+/** Runs of one test. */
+export const PORTION = 50;
+
 /** Of the runs with seeds from `first` on: those that have found something. */
 export function failuresOf(first: number, count: number): string[] {
   const failures: string[] = [];

@@ -10,7 +10,7 @@ import type { Effect } from '../../src/replication/effects.ts';
 import { newCopy, primaryOf } from '../../src/replication/group-rules.ts';
 import { seededRandom } from '../support/random.ts';
 import { Directory, type DirectoryWorld } from './directory.ts';
-import type { Connection, HostRequest } from './door.ts';
+import type { HostRequest } from './door.ts';
 import { Faults } from './faults.ts';
 import { History } from './history.ts';
 import { Host, type HostWorld } from './host.ts';
@@ -20,6 +20,7 @@ import { MemberProcess, type ProcessPace, type ReplicaLike, type Surroundings } 
 import { type Mutant, mutate } from './mutants.ts';
 import { Network } from './network.ts';
 import { knownDifferences, Oracles } from './oracles.ts';
+import { Passages } from './passages.ts';
 import { anyLimits, type Limits, makeReplica } from './replicas.ts';
 import { Scheduler } from './scheduler.ts';
 
@@ -83,7 +84,7 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
   licensedMs = Number.NEGATIVE_INFINITY;
   readonly #options: RunOptions;
   readonly #members = new Map<MemberId, Member>();
-  readonly #passages = new Map<string, Connection>();
+  readonly #passages: Passages;
   readonly #pace: ProcessPace;
   readonly #limits: Limits;
   #ids = 0;
@@ -96,6 +97,7 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
     this.scheduler = new Scheduler(seededRandom(options.seed));
     const { scheduler } = this;
     this.network = new Network(scheduler, (id) => this.process(id));
+    this.#passages = new Passages(this.network, (id) => this.process(id));
     this.#pace = {
       stepsDuringPersist: scheduler.chance(0.5),
       diskMs: scheduler.chance(0.2) ? 20 : 1,
@@ -144,7 +146,7 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
     const { scheduler } = this;
     this.trace('ROUND', () => 'faults begin');
     for (const host of this.hosts) host.isWorking = true;
-    const faults = new Faults(this);
+    const faults = new Faults(this, this.#options.mutant?.faults);
     faults.begin();
     this.#runFor(scheduler.between(2_000, 12_000), () => false);
     faults.end();
@@ -253,11 +255,7 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
 
   #died(process: MemberProcess, hasPower: boolean): void {
     this.network.died(process, hasPower);
-    for (const [key, connection] of this.#passages) {
-      if (!key.startsWith(`${process.id}>`)) continue;
-      connection.isOpen = false;
-      this.#passages.delete(key);
-    }
+    this.#passages.died(process);
   }
 
   // --- what members need -------------------------------------------------------------------------------------
@@ -323,38 +321,8 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
     this.oracles.linked(by.id, to);
   }
 
-  /** What a member that has handed over does with requests of hosts that have not noticed yet. */
   through(from: MemberId, to: MemberId, epoch: number, request: HostRequest): void {
-    const { network, scheduler } = this;
-    const key = `${from}>${to}@${epoch}`;
-    const connection = this.#passages.get(key) ?? { name: `passage ${key}`, epoch, isOpen: true };
-    this.#passages.set(key, connection);
-    const process = this.process(to);
-    const isReachable = (): boolean => !network.isCut(from, to) && !network.isCut(to, from);
-    const giveUp = (): void => {
-      if (this.#passages.get(key) === connection) this.#passages.delete(key);
-      if (process?.isAlive === true) process.door.closed(connection);
-      if (connection.isOpen) request.reply('shutdown', []);
-      connection.isOpen = false;
-    };
-    if (process === undefined || !isReachable()) {
-      scheduler.after(network.delayMs(), giveUp);
-      return;
-    }
-    scheduler.after(network.delayMs(), () => {
-      if (!process.isAlive || !isReachable()) scheduler.after(500, giveUp);
-      if (!process.isAlive || !isReachable() || !connection.isOpen) return;
-      process.door.request({
-        ...request,
-        connection,
-        reply: (error, values) => {
-          scheduler.after(network.delayMs(), () => {
-            if (!isReachable()) giveUp();
-            else if (this.process(from) !== undefined) request.reply(error, values);
-          });
-        },
-      });
-    });
+    this.#passages.through(from, to, epoch, request);
   }
 
   // --- what the directory and the hosts need -----------------------------------------------------------------

@@ -15,6 +15,7 @@ import { type NbdClient, outcome } from './client.ts';
 import type { SeededRandom } from './random.ts';
 
 export const BLOCK_BYTES = 4096;
+const TRIES_MAX = 1_000_000;
 
 export interface Claim {
   readonly block: number;
@@ -56,7 +57,7 @@ export class Book {
 
   /** Takes a run of blocks that nobody is changing, for a new change (or, with `zero`, for zeroes). */
   claim(random: SeededRandom, blocksMax: number, zero = false): Claim {
-    for (;;) {
+    for (let tries = 0; tries < TRIES_MAX; tries++) {
       const count = 1 + random.below(blocksMax);
       const block = random.below(this.blocks - count + 1);
       let free = true;
@@ -66,6 +67,9 @@ export class Book {
       for (let i = block; i < block + count; i++) this.#underWay.set(i, stamp);
       return { block, count, stamp };
     }
+    throw new Error(
+      `${this.#underWay.size} of ${this.blocks} blocks have a change under way: none is found that has not`,
+    );
   }
 
   acknowledge(claim: Claim): void {

@@ -219,9 +219,7 @@ export class StorageStandIn extends StandIn {
       return refusal('not-found', 404);
     } else if (method === 'POST hand-over') {
       const { epoch, to } = HandOver.parse(JSON.parse(body));
-      if (epoch < member.epoch || (epoch === member.epoch && member.role === 'primary')) {
-        return refusal('stale-epoch');
-      }
+      if (member.role !== 'primary' || epoch <= member.epoch) return refusal('stale-epoch');
       if (member.config.members.every(({ realVolume }) => realVolume !== to)) return refusal('conflict');
       member.epoch = epoch;
       member.role = 'secondary';

@@ -44,6 +44,8 @@ export interface PerformOptions {
   readonly peers: Peers;
   readonly configs: GroupConfigs;
   readonly limits: RetryLimits;
+  /** A directory before this one may have begun the step. */
+  readonly isResumed: boolean;
   /** The directory stops. */
   readonly signal: AbortSignal;
 }
@@ -71,10 +73,12 @@ export async function performAll(effects: readonly Effect[], options: PerformOpt
 async function perform(effect: Effect, options: PerformOptions, signal: AbortSignal): Promise<Outcome> {
   const { limits, view, peers } = options;
   const startedMs = performance.now();
+  let isCertain = !options.isResumed;
   const ended = (error: ControlError | undefined, file?: string): Outcome => ({
     effect,
     error: error && { code: error.code, message: error.message },
     file,
+    isCertain,
     tookMs: Math.round(performance.now() - startedMs),
   });
   let force = effect.kind === 'delete' && effect.force;
@@ -87,6 +91,7 @@ async function perform(effect: Effect, options: PerformOptions, signal: AbortSig
       return ended(undefined, await attempt(effect, peers.storage(record), { options, force, leftMs }));
     } catch (error) {
       if (!(error instanceof ControlError)) throw error;
+      isCertain &&= !isAway(error);
       const elapsedMs = performance.now() - startedMs;
       if (effect.kind === 'delete' && error.code === 'in-use' && !force) {
         force = elapsedMs >= limits.letGoMs;
@@ -119,11 +124,9 @@ async function attempt(
     case 'delete':
       await peer.deleteRealVolume(realVolume, force);
       return undefined;
-    case 'hand-over': {
-      const { epoch, to } = effect;
-      await peer.handOver(realVolume, { epoch, to }, Math.max(1, Math.ceil(leftMs)));
+    case 'hand-over':
+      await handOver(effect, peer, Math.max(1, Math.ceil(leftMs)));
       return undefined;
-    }
     case 'tell':
     case 'serve': {
       const config = options.configs.of(realVolume);
@@ -132,6 +135,24 @@ async function attempt(
       if (kind === 'tell' || serving) return undefined;
       throw new ControlError('unavailable', `storage system ${storage} does not serve ${realVolume} yet`);
     }
+  }
+}
+
+/** Who has handed over before is no primary any more, and refuses; so does a primary that cannot: the member's own view tells which it is. */
+async function handOver(
+  { storage, realVolume, epoch, to }: Extract<Effect, { kind: 'hand-over' }>,
+  peer: StoragePeer,
+  timeoutMs: number,
+): Promise<void> {
+  try {
+    await peer.handOver(realVolume, { epoch, to }, timeoutMs);
+  } catch (error) {
+    if (!(error instanceof ControlError) || error.code !== 'stale-epoch') throw error;
+    const now = await peer.group(realVolume);
+    if (now.role === 'secondary' && now.epoch === epoch) return;
+    if (now.role === 'secondary' || now.epoch >= epoch) throw error;
+    const text = `the primary on storage system ${storage} does not hand over: ${error.message}`;
+    throw new ControlError('conflict', text, { cause: error });
   }
 }
 

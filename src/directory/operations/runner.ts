@@ -15,7 +15,7 @@ import { addCopy } from './add-copy.ts';
 import { createVolume } from './create-volume.ts';
 import { deleteVolume } from './delete-volume.ts';
 import { failoverCopy } from './failover-copy.ts';
-import { type PerformOptions, performAll, type RetryLimits } from './perform.ts';
+import { performAll, type RetryLimits } from './perform.ts';
 import { removeCopy } from './remove-copy.ts';
 import { resizeVolume } from './resize-volume.ts';
 import { switchCopy } from './switch-copy.ts';
@@ -54,15 +54,19 @@ export class OperationRunner {
   /** What a directory before this one has begun. */
   resume(): void {
     for (const { id, finishedAt } of this.#options.catalog.view.operations.values()) {
-      if (finishedAt === null) this.start(id);
+      if (finishedAt === null) this.#start(id, true);
     }
   }
 
   /** The operation has been written. */
   start(id: OperationId): void {
+    this.#start(id, false);
+  }
+
+  #start(id: OperationId, isResumed: boolean): void {
     assert(!this.#running.has(id), 'an operation is run once');
     this.#running.add(id);
-    this.#run(id).finally(() => this.#running.delete(id));
+    this.#run(id, isResumed).finally(() => this.#running.delete(id));
   }
 
   /** Requests to storage systems that are under way go on, and what comes of them is left to the next directory. */
@@ -70,17 +74,17 @@ export class OperationRunner {
     this.#stopped.abort();
   }
 
-  async #run(id: OperationId): Promise<void> {
+  async #run(id: OperationId, isFirstResumed: boolean): Promise<void> {
     const { catalog, peers, configs, limits } = this.#options;
     const { signal } = this.#stopped;
-    const options: PerformOptions = { view: catalog.view, peers, configs, limits, signal };
-    for (;;) {
+    const options = { view: catalog.view, peers, configs, limits, signal };
+    for (let isResumed = isFirstResumed; ; isResumed = false) {
       const operation = catalog.view.operations.get(id);
       if (operation === undefined || operation.finishedAt !== null) return;
       const volume = catalog.view.volumes.get(operation.volume);
       assert(volume?.operation === id, `${id} is the operation of volume ${operation.volume}`);
       const effects = WORKFLOWS[operation.kind].effects({ operation, volume });
-      const outcomes = await performAll(effects, options);
+      const outcomes = await performAll(effects, { ...options, isResumed });
       if (signal.aborted) return;
       await this.#write(operation, outcomes);
       if (signal.aborted) return;

@@ -66,27 +66,27 @@ function notInStep(moves: readonly Move[]): Outcome['error'] {
   return { code: 'conflict', message };
 }
 
-/** Answers after which a primary is what it was. */
+/** Answers after which a primary is what it was, unless it was asked before and may still be about to hand over. */
 const REFUSALS: readonly ControlErrorCode[] = ['bad-request', 'not-found', 'conflict', 'not-supported'];
 
-function undone(work: Work, outcomes: readonly Outcome[], error: Outcome['error'], now: string): Turn {
+function undone(work: Work, outcomes: readonly Outcome[], why: Outcome['error'], now: string): Turn {
   const { operation, volume } = work;
   const asked = new Set<RealVolumeId>(
     outcomes
-      .filter((outcome) => outcome.error === undefined || !REFUSALS.includes(outcome.error.code))
+      .filter(({ error, isCertain }) => !(isCertain && error !== undefined && REFUSALS.includes(error.code)))
       .map(({ effect }) => effect.realVolume),
   );
   const mayHave = movesOf(work).filter(({ from }) => asked.has(from.realVolume));
   return {
     volume: { ...withSegments(work, mayHave, handOverUndone), operation: null },
-    operation: finished(operation, now, error),
+    operation: finished(operation, now, why),
     garbage: [],
     events: [
       {
         kind: 'copy.switch-failed',
         subject: volume.name,
-        text: `volume ${volume.name} was not switched: ${error?.message}`,
-        details: { operation: operation.id, code: error?.code ?? null, undone: mayHave.length },
+        text: `volume ${volume.name} was not switched: ${why?.message}`,
+        details: { operation: operation.id, code: why?.code ?? null, undone: mayHave.length },
       },
     ],
   };

@@ -51,6 +51,8 @@ export interface Outcome {
   readonly error: { readonly code: ControlErrorCode; readonly message: string } | undefined;
   /** Path of the raw file, of one that was made. */
   readonly file: string | undefined;
+  /** No attempt of before can still be under way: what a storage system has answered is how it stays. */
+  readonly isCertain: boolean;
   readonly tookMs: number;
 }
 

@@ -26,8 +26,10 @@ export function startLoad(
   book = new Book(volume.sizeBytes / BLOCK_BYTES),
 ): Load {
   let finished = false;
+  // All requests together change half of the volume at most: there is always something left to change.
+  const blocksMax = Math.max(1, Math.min(64, Math.floor(book.blocks / workers / 2)));
   const work = async (): Promise<void> => {
-    while (!finished) await step(volume, book, random);
+    while (!finished) await step(volume, book, random, blocksMax);
   };
   const done = Promise.all(Array.from({ length: workers }, work));
   done.catch(() => undefined); // looked at below
@@ -51,10 +53,10 @@ export function startLoad(
 }
 
 /** One request whose effect is in the book; rejects when it fails, or reads other bytes than it should. */
-async function step(volume: Volume, book: Book, random: SeededRandom): Promise<void> {
+async function step(volume: Volume, book: Book, random: SeededRandom, blocksMax: number): Promise<void> {
   const dice = random.below(100);
   if (dice < 5) return volume.flush();
-  const claim = book.claim(random, dice < 30 ? 64 : 4, dice >= 90);
+  const claim = book.claim(random, dice < 30 ? blocksMax : Math.min(4, blocksMax), dice >= 90);
   const [offset, length] = [claim.block * BLOCK_BYTES, claim.count * BLOCK_BYTES];
   if (dice < 20) {
     await check(volume, book, claim);

@@ -17,6 +17,8 @@ export interface Scene {
   readonly random: SeededRandom;
   /** The first is the one whose primary and secondary are meant. */
   readonly volumes: readonly string[];
+  /** All storage systems. */
+  readonly storage: readonly string[];
   /** The gateway of the host that cannot connect again, and of the one that can. */
   readonly steadyGateway: string;
   readonly gateway: string;
@@ -82,6 +84,37 @@ const killWorker: Fault = {
     process.kill(worker, 'SIGKILL');
     await sleep(1000);
     return `${worker}, one of ${workers.length} of ${gateway}`;
+  },
+};
+
+/** All that keep something are killed in one moment, and started again. */
+const killAll: Fault = {
+  name: 'kill directory and all storage systems',
+  run: async (scene) => {
+    const { cluster } = scene;
+    const roles = [cluster.directory, ...scene.storage.map((name) => cluster.storage(name))];
+    for (const role of roles) scene.losing(role);
+    await Promise.all(roles.map((role) => role.kill()));
+    // Each waits for the directory; the directory waits for nobody.
+    await Promise.all(roles.map((role) => role.start()));
+    return roles.map(({ name }) => name).join(', ');
+  },
+};
+
+/** The one that has what the other lacks is killed while it copies. */
+const killBoth: Fault = {
+  name: 'kill secondary, and primary when that is back',
+  run: async (scene) => {
+    const [primary, secondary] = [await storageOf(scene, 'primary'), await storageOf(scene, 'secondary')];
+    for (const name of [secondary, primary]) {
+      const role = scene.cluster.storage(name);
+      scene.losing(role);
+      await role.kill();
+      await sleep(name === secondary ? 3000 : scene.random.below(1000));
+      await role.start();
+      await sleep(scene.random.below(300));
+    }
+    return `${secondary}, then ${primary}`;
   },
 };
 
@@ -235,6 +268,8 @@ const everyone = ['directory', 'gateway', 'primary', 'secondary'] as const;
 export const faults: readonly Fault[] = [
   ...everyone.map(kill),
   killWorker,
+  killAll,
+  killBoth,
   ...everyone.map(stop),
   ...everyone.flatMap((victim) => [cutOff(victim, 'sent'), cutOff(victim, 'received')]),
   cutLink('primary', 'secondary'),

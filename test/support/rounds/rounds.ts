@@ -9,13 +9,15 @@
  */
 
 import { mkdirSync, writeFileSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { SegmentView } from '../../../src/control-protocol/directory-api.ts';
 import { openRemoteVolume, type RemoteVolume } from '../../../src/nbd-client/remote-volume.ts';
 import type { Book } from '../book.ts';
 import { startLoad } from '../cluster/load.ts';
 import { type Cluster, type RoleHandle, startCluster } from '../cluster.ts';
-import { allDuplex, expectEqualFiles } from '../copies.ts';
+import { allDuplex, expectEqualFiles, showVolume } from '../copies.ts';
 import { fioPass } from '../fio.ts';
 import { silentLog } from '../log.ts';
 import { startNetwork } from '../network.ts';
@@ -59,6 +61,7 @@ export async function runRounds(options: RoundsOptions): Promise<void> {
       network,
       random: options.random,
       volumes,
+      storage: STORAGE,
       steadyGateway: STEADY,
       gateway: OTHER,
       stopMs: options.stopMs,
@@ -130,13 +133,15 @@ class Rounds {
   /** Resolves with what has happened, and figures. */
   async #round(fault: Fault, host: RemoteVolume): Promise<string> {
     const { cluster, random, network } = this.#scene;
+    const [db] = (await showVolume(cluster, 'db')).segments;
+    const began = Date.now();
     const faultOver = Promise.withResolvers<void>();
     const passes = this.#passesUntil(faultOver.promise);
     const slow = new DelayVolume(host, seededDelays(random.below(2 ** 30), 10));
     const load = startLoad(slow, random, 4, this.#book);
     this.#book = load.book;
 
-    await Promise.race([this.#fioIsConnected(), passes]);
+    await Promise.race([this.#isWritten(db, began), passes]);
     await sleep(300 + random.below(1000));
     const happened = fault.run(this.#scene).finally(() => network.mend());
     happened.catch(() => undefined); // looked at below
@@ -164,11 +169,11 @@ class Rounds {
     );
   }
 
-  async #fioIsConnected(): Promise<void> {
-    const { manage } = this.#scene.cluster.gateway(STEADY);
-    await eventually('fio is connected', async () => {
-      const answer = (await (await fetch(`${manage}/volumes/db/hosts`)).json()) as { connections: number };
-      return answer.connections > 0 ? true : undefined;
+  async #isWritten(segment: SegmentView | undefined, sinceMs: number): Promise<void> {
+    const files = (segment?.copies ?? []).map(({ file }) => file ?? '');
+    await eventually('fio writes', async () => {
+      const found = await Promise.all(files.map((file) => stat(file)));
+      return found.some(({ mtimeMs }) => mtimeMs > sinceMs) ? true : undefined;
     });
   }
 

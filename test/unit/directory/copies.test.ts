@@ -3,45 +3,10 @@
 import { describe, expect, test } from 'vitest';
 import { CreateVolume } from '../../../src/control-protocol/directory-api.ts';
 import type { DirectoryClient } from '../../../src/control-protocol/directory-client.ts';
-import { RealVolumeId, StorageName, VolumeName } from '../../../src/control-protocol/names.ts';
-import type { DirectoryParts } from '../../../src/directory/service.ts';
+import { type RealVolumeId, VolumeName } from '../../../src/control-protocol/names.ts';
 import { expectNothingLeaked, figure, settled } from '../../support/directory-check.ts';
 import { type Behaviour, MiB, type StorageStandIn, until } from '../../support/directory-lab.ts';
-import { makeLab } from './lab.ts';
-
-const V = VolumeName.parse('v');
-const named = (name: string): StorageName => StorageName.parse(name);
-const [A, B, C] = [named('a'), named('b'), named('c')];
-
-/** Storage systems a and b in the east, c in the west; they copy. */
-async function makeCopyLab(parts: Partial<DirectoryParts> = {}) {
-  const lab = await makeLab(parts);
-  const [a, b, c] = [
-    await lab.storage('a', 64 * MiB),
-    await lab.storage('b', 64 * MiB),
-    await lab.storage('c', 64 * MiB, 'west'),
-  ] as const;
-  for (const each of [a, b, c]) each.copies = true;
-  return { ...lab, all: [a, b, c], a, b, c };
-}
-
-/** As `a primary, b duplex`, of the first segment. */
-async function standing(directory: DirectoryClient, at = 0): Promise<string> {
-  const segment = (await directory.volumeRecord(V)).segments[at];
-  return (segment?.copies ?? [])
-    .map(({ storage, role, pair }) => `${storage} ${role === 'primary' ? role : pair}`)
-    .join(', ');
-}
-
-async function becomes(directory: DirectoryClient, wanted: string, at = 0): Promise<void> {
-  await until(async () => (await standing(directory, at)) === wanted);
-}
-
-async function realVolumeAt(directory: DirectoryClient, storage: string): Promise<RealVolumeId> {
-  const [segment] = (await directory.volumeRecord(V)).segments;
-  const copy = segment?.copies.find((each) => each.storage === storage);
-  return RealVolumeId.parse(copy?.realVolume);
-}
+import { A, B, becomes, C, makeCopyLab, named, realVolumeAt, standing, V } from './copy-lab.ts';
 
 async function kindsOf(directory: DirectoryClient): Promise<string[]> {
   return (await directory.events({ since: 0 })).map(({ kind }) => kind).filter((kind) => !/line$/.test(kind));
@@ -186,9 +151,9 @@ test('a volume of several segments: each has its copy, also those that come with
   ]);
   expect(await lab.resize(V, 52 * MiB)).toMatchObject({ state: 'done' });
   await expectNothingLeaked(directory, all);
-  expect(await lab.ended(directory.switchCopy(V, { storage: A })).catch(({ code }) => code)).toBe(
-    'not-found',
-  );
+  expect(await lab.ended(directory.switchCopy(V, { storage: A })), 'what has a copy there').toMatchObject({
+    state: 'done',
+  });
   expect(await lab.ended(directory.switchCopy(V, { site: 'east' as never }))).toMatchObject({
     state: 'done',
   });
@@ -263,6 +228,34 @@ describe('a switch that fails', () => {
       expect(await lab.ended(directory.switchCopy(V, { storage: B }))).toMatchObject({ state: 'done' });
     },
   );
+
+  test('an answer that is lost: who has handed over says so when it is asked again', async () => {
+    const { directory, a, ...lab } = await makeCopyLab();
+    await lab.create(V, MiB, [{ storage: 'a' }], ['b']);
+    await becomes(directory, 'a primary, b duplex');
+    let asked = 0;
+    a.behaviour = ({ method }): Behaviour => {
+      if (method === 'POST hand-over') asked += 1;
+      return method === 'POST hand-over' && asked === 1 ? 'cut-after' : 'serve';
+    };
+    expect(await lab.ended(directory.switchCopy(V, { storage: B }))).toMatchObject({ state: 'done' });
+    expect(asked).toBe(2);
+    expect(await standing(directory)).toBe('a duplex, b primary');
+    expect((await directory.volumeRecord(V)).segments[0]?.epoch).toBe(2);
+  });
+
+  test('a primary that does not hand over: nothing has changed', async () => {
+    const { directory, a, ...lab } = await makeCopyLab();
+    await lab.create(V, MiB, [{ storage: 'a' }], ['b']);
+    await becomes(directory, 'a primary, b duplex');
+    a.behaviour = ({ method }): Behaviour =>
+      method === 'POST hand-over' ? { status: 409, code: 'stale-epoch' } : 'serve';
+    expect(await lab.ended(directory.switchCopy(V, { storage: B }))).toMatchObject({
+      state: 'failed',
+      error: { code: 'conflict' },
+    });
+    expect((await directory.volumeRecord(V)).segments).toMatchObject([{ epoch: 1, isHandedOver: true }]);
+  });
 
   test('a pair that was lost meanwhile is not switched to', async () => {
     const { directory, a, ...lab } = await makeCopyLab();

@@ -44,10 +44,15 @@ function segments(first = 'duplex', second = 'duplex') {
 const READY = { state: 'ready', segments: segments() };
 
 /** As `5: s1 primary, s2 duplex`, of each segment. */
-function standings(workflow: Parameters<typeof turn>[0], at: Work, answers: readonly Answer[]): string[] {
+function standings(
+  workflow: Parameters<typeof turn>[0],
+  at: Work,
+  answers: readonly Answer[],
+  isCertain = true,
+): string[] {
   const outcomes = workflow.effects(at).map((effect, index) => {
     const answer = answers[index] ?? 'ok';
-    return { effect, error: answer === 'ok' ? undefined : answer, file: '/new', tookMs: 7 };
+    return { effect, error: answer === 'ok' ? undefined : answer, file: '/new', isCertain, tookMs: 7 };
   });
   const { volume } = workflow.turn(at, outcomes, '2026-01-01T00:00:01.000Z');
   return (volume?.segments ?? []).map(
@@ -222,6 +227,13 @@ describe('switch-copy', () => {
       events: [isOver ? 'copy.switch-failed' : 'copy.switched'],
     });
     expect(standings(switchCopy, handOver, answers)).toEqual(expected);
+  });
+
+  test('hand-over: refused by primaries that were asked before, and may still be about to', () => {
+    expect(standings(switchCopy, handOver, [CONFLICT, CONFLICT], false)).toEqual([
+      '7 waits: s1 primary, s2 duplex',
+      '9 waits: s3 primary, s4 duplex',
+    ]);
   });
 
   test('hand-over: done, and a pair has been lost before', () => {

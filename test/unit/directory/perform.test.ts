@@ -55,7 +55,14 @@ test('a clock that is set forward takes nobody’s patience', async () => {
   };
   const signal = new AbortController().signal;
   const configs = new GroupConfigs(view, { leaseMs: 1, copyBytesPerSecond: 0 });
-  const [outcome] = await performAll([effect], { view, peers, configs, limits: LIMITS, signal });
+  const [outcome] = await performAll([effect], {
+    view,
+    peers,
+    configs,
+    limits: LIMITS,
+    isResumed: false,
+    signal,
+  });
   expect(outcome).toMatchObject({ error: undefined });
   expect(forced).toEqual([false, false, false, false]);
 });

@@ -265,7 +265,11 @@ describe('sessions, epochs, leases', () => {
     group.pass(200);
     expect(group.answer(token)).toBe('shutdown');
     expect(group.get(A).hosts).toBe('refuse');
-    expect(group.get(A).durable?.epoch).toBe(2);
+    expect(group.get(A).durable).toMatchObject({ epoch: 2, role: 'secondary', mayBeInStep: [] });
+    group.kill(A);
+    group.start(A);
+    expect(group.get(A).hosts).toBe('refuse');
+    expect(group.answer(group.request(A, { kind: 'read' }))).toBe('shutdown');
     group.push(A, { kind: 'configure', token: 7, config: configOf([A, B], A) });
     expect(group.get(A).effectsOf('configured').at(-1)).toEqual({
       ...{ kind: 'configured', token: 7, epoch: 2, isRefused: true },

@@ -5,6 +5,7 @@ import { StoreError } from '../../../src/model/errors.ts';
 import type { Volume } from '../../../src/model/volume.ts';
 import { connectToPeer } from '../../../src/peer-protocol/connect.ts';
 import type { Hello } from '../../../src/peer-protocol/messages.ts';
+import { copiesOf } from '../../../src/storage-system/metrics.ts';
 import { outcomeOf } from '../../contract/model-run.ts';
 import { NbdClient } from '../../support/client.ts';
 import { allDuplex, type Copy, type LabGroup, type LabOptions, MemberLab } from '../../support/member-lab.ts';
@@ -132,6 +133,26 @@ test('a primary goes and comes back as primary, with what was durable of its gro
   await volumeOf(made, 0).write(4096, page(2), 0, 4096, true);
   expectEqual(made);
   expect(made.group.copy(idOf(2)).pair).toBe('duplex');
+});
+
+test('I14: a machine that is started anew after a clean stop has lost nothing: its primary does not give way', async () => {
+  const made = await duplexGroup();
+  await volumeOf(made, 0).write(0, page(1), 0, 4096, false);
+  await lab.system('s1').stop();
+  await lab.startSystem('s1', '0123456789abcdef0123456789abcdef');
+  await volumeOf(made, 0).write(4096, page(2), 0, 4096, false);
+  expectEqual(made);
+  expect(lab.desk.leases.flatMap(({ givingWay }) => givingWay)).toEqual([]);
+  expect(made.group.primary.realVolume).toBe(copyOf(made, 0).realVolume);
+  await eventually('they are in step', () => {
+    const views = ['s1', 's2'].flatMap((name) => lab.system(name).members.views());
+    const { pairs, members, outOfSyncBytes } = copiesOf(views);
+    expect([...members]).toEqual([
+      ['primary', 1],
+      ['secondary', 1],
+    ]);
+    return (pairs.get('duplex') === 1 && outOfSyncBytes === 0) || undefined;
+  });
 });
 
 describe('switch', () => {
@@ -295,6 +316,32 @@ test.each([
     });
   },
 );
+
+test('a member whose folder cannot be opened serves nobody, says so, and begins when it is told its group again', async () => {
+  let isFull = false;
+  const made = await duplexGroup({
+    folders: (_, folders) => ({
+      ...folders,
+      open: async (...args) => {
+        if (isFull) throw new StoreError('no-space', 'the disk is full');
+        return folders.open(...args);
+      },
+    }),
+  });
+  const [primary] = made.copies.map(({ realVolume }) => realVolume);
+  await lab.system('s1').stop();
+  isFull = true;
+  await lab.startSystem('s1');
+  await expect(connect(copyOf(made, 0))).rejects.toThrow('refused');
+  expect(lab.system('s1').members.failed()).toMatchObject([{ realVolume: primary }]);
+  await expect(made.group.tell()).rejects.toMatchObject({ code: 'failed' });
+  isFull = false;
+  await made.group.tell();
+  await allDuplex(made);
+  await volumeOf(made, 0).write(0, page(1), 0, 4096, false);
+  expectEqual(made);
+  expect(lab.system('s1').members.failed()).toEqual([]);
+});
 
 test('I10: what an older epoch carries is refused, and an older revision is nothing', async () => {
   const made = await duplexGroup();

@@ -182,6 +182,14 @@ test('I10: what is durable of members comes back, with the epochs of their real 
   table = reopened(table);
   expect(table.members()).toEqual(new Map([[idOf(1), stateOf(1, 8)]]));
   table.change(idOf(1), [{ kind: 'removal-begun' }]);
+  // A member may still ask for it while its real volume goes, together with others.
+  const late = new Map([1, 2, 7].map((n) => [idOf(n), stateOf(n, 9)]));
+  expect(table.keepMembers(late).map(([, { id, epoch }]) => [id, epoch])).toEqual([[idOf(2), 9]]);
+  expect([...table.members()].map(([id, { epoch }]) => [id, epoch])).toEqual([
+    [idOf(1), 8],
+    [idOf(2), 9],
+  ]);
+  table.forgetMember(idOf(2));
   table.remove(idOf(1));
   expect(table.members().size).toBe(0);
   table.close();
