@@ -32,7 +32,7 @@ export interface DurableState {
   /** The highest that has been heard of. */
   readonly epoch: number;
   readonly role: 'primary' | 'secondary';
-  /** Members that the record may call duplex (I3). Of a primary. */
+  /** Members that the record may call duplex (I3). Of a primary; of one that was primary: of then, until it is equal. */
   readonly mayBeInStep: readonly MemberId[];
   /** Members that lack everything, as far as this one knows. */
   readonly lacksAll: readonly MemberId[];

@@ -54,7 +54,7 @@ export class Pairs {
     this.#telling = new Telling({ core, lacks, writes, pairs: this.#pairs });
     this.#copier = new Copier({
       ...{ core, journal, marks, lacks, writes, bytesPerSecond },
-      isPaused: () => this.isPaused,
+      isPaused: (pair) => this.isPaused || (pair.state === 'copying' && this.#isMakingEqual()),
       copied: (pair) => this.#copied(pair),
       tellEqual: (pair, link, then) => this.#telling.knowledge(pair, link, then),
       failed: (pair) => this.lose(pair, 'failed', 'cannot read here'),
@@ -62,6 +62,11 @@ export class Pairs {
         pair.isFollowing = true;
       },
     });
+  }
+
+  /** A member that may be promoted lacks blocks: whoever got them now would have what nobody knows of when that one is promoted. */
+  #isMakingEqual(): boolean {
+    return this.#pairs.some(({ state }) => state === 'connecting' || state === 'equalizing');
   }
 
   find(member: MemberId): Pair | undefined {
