@@ -121,7 +121,8 @@ export class Replica {
         core.renewed.answer(event.token, event.outcome);
         break;
       case 'resized':
-        this.#keep.lacks.grow(event.sizeBytes);
+        this.#keep.lacks.resize(event.sizeBytes);
+        this.#keep.marks.resize(event.sizeBytes);
         break;
       default:
         this.#dispatchRare(event);
@@ -173,12 +174,13 @@ export class Replica {
 
   // ── start and configuration ──────────────────────────────────────────────────────────────────────────────
 
-  #start({ durable, unsettled, lacks, hasLostCache, marked }: EventOf<'start'>): void {
+  #start({ durable, unsettled, lacks, hasLostCache, marked, sizeBytes }: EventOf<'start'>): void {
+    if (sizeBytes !== undefined) this.#keep.lacks.resize(sizeBytes);
     this.#keep.marks.start(marked ?? []);
     this.#keep.journal.start(unsettled, hasLostCache);
     if (durable === undefined) return;
     this.#core.recall(durable);
-    this.#keep.lacks.grow(durable.config.sizeBytes);
+    if (sizeBytes === undefined) this.#keep.lacks.grow(durable.config.sizeBytes);
     this.#keep.lacks.start(lacks);
     const { role, config, epoch } = durable;
     if (role === 'secondary') this.#serveAsSecondary('started');

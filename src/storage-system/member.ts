@@ -64,6 +64,8 @@ export interface Found {
   readonly marked: readonly number[];
   readonly lacks: ReadonlyMap<string, readonly Range[]>;
   readonly hasLostCache: boolean;
+  /** Of the file. */
+  readonly sizeBytes: number;
 }
 
 interface Asked<T> {
