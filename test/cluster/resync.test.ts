@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { GroupView } from '../../src/control-protocol/copy-groups.ts';
 import { type Cluster, startCluster } from '../support/cluster.ts';
-import { allDuplex, expectEqualFiles, primaryOf, secondariesOf, showVolume } from '../support/copies.ts';
+import { allDuplex, primaryOf, secondariesOf, showVolume } from '../support/copies.ts';
 import { requireTool, runOk } from '../support/tools.ts';
 
 const SIZE = 4 * 2 ** 30;
@@ -56,5 +56,18 @@ test('1 % of 4 GiB, changed while suspended: at most 1.5 % is copied', async () 
   const copied = (await copiedBytes()) - before;
   expect(copied).toBeGreaterThanOrEqual(CHANGED * BLOCK);
   expect(copied).toBeLessThanOrEqual(0.015 * SIZE);
-  expect(await expectEqualFiles(await showVolume(cluster, 'db'))).toBe(1);
+  // Most of it is holes, which qemu-img does not read.
+  const files = (await allDuplex(cluster, 'db')).segments.flatMap(({ copies }) =>
+    copies.map(({ file }) => file ?? ''),
+  );
+  expect(files).toHaveLength(2);
+  const { stdout } = await runOk(requireTool('qemu-img', 'qemu-utils'), [
+    'compare',
+    '-f',
+    'raw',
+    '-F',
+    'raw',
+    ...files,
+  ]);
+  expect(stdout).toMatch(/^Images are identical/);
 });

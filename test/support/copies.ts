@@ -1,13 +1,16 @@
 /** Copies of volumes as a person sees them: what `volary volume show` says of pairs, and the files themselves. */
 
 import type { SegmentView, VolumeView } from '../../src/control-protocol/directory-api.ts';
+import { VolumeName } from '../../src/control-protocol/names.ts';
+import { ControlError } from '../../src/model/errors.ts';
 import type { Cluster } from './cluster.ts';
 import { eventually, runOk } from './tools.ts';
 
 type Copy = SegmentView['copies'][number];
 
-export async function showVolume(cluster: Cluster, volume: string): Promise<VolumeView> {
-  return (await cluster.volary('volume', 'show', volume)) as VolumeView;
+/** What `volary volume show` prints, without the half second that a command takes to start. */
+export function showVolume(cluster: Cluster, volume: string): Promise<VolumeView> {
+  return cluster.client.volume(VolumeName.parse(volume));
 }
 
 export function primaryOf({ copies }: SegmentView): Copy {
@@ -53,12 +56,11 @@ export async function allDuplex(
     `all pairs of ${volume} are duplex`,
     async () => {
       check();
-      const { code, stdout, stderr } = await cluster.tryVolary(['volume', 'show', volume]);
-      if (code !== 0) {
-        last = stderr;
-        return undefined;
-      }
-      const view = JSON.parse(stdout) as VolumeView;
+      const view = await showVolume(cluster, volume).catch((error: unknown) => {
+        if (!(error instanceof ControlError)) throw error;
+        last = error.message;
+      });
+      if (view === undefined) return undefined;
       last = pairsText(view);
       const pairs = view.segments.flatMap(secondariesOf);
       return pairs.every(({ pair }) => pair === 'duplex') ? view : undefined;

@@ -134,15 +134,14 @@ class Rounds {
   async #round(fault: Fault, host: RemoteVolume): Promise<string> {
     const { cluster, random, network } = this.#scene;
     const [db] = (await showVolume(cluster, 'db')).segments;
-    const began = Date.now();
     const faultOver = Promise.withResolvers<void>();
     const passes = this.#passesUntil(faultOver.promise);
     const slow = new DelayVolume(host, seededDelays(random.below(2 ** 30), 10));
     const load = startLoad(slow, random, 4, this.#book);
     this.#book = load.book;
 
-    await Promise.race([this.#isWritten(db, began), passes]);
-    await sleep(300 + random.below(1000));
+    await Promise.race([this.#isWritten(db), passes]);
+    await sleep(random.below(1000));
     const happened = fault.run(this.#scene).finally(() => network.mend());
     happened.catch(() => undefined); // looked at below
     // What a host finds comes first, also when it keeps the rest from happening.
@@ -169,11 +168,17 @@ class Rounds {
     );
   }
 
-  async #isWritten(segment: SegmentView | undefined, sinceMs: number): Promise<void> {
+  /** The copies of a segment are written again and again: by fio, and not by what a change of primary may copy. */
+  async #isWritten(segment: SegmentView | undefined): Promise<void> {
     const files = (segment?.copies ?? []).map(({ file }) => file ?? '');
+    let [lastMs, changes] = [0, -1];
     await eventually('fio writes', async () => {
+      await sleep(80);
       const found = await Promise.all(files.map((file) => stat(file)));
-      return found.some(({ mtimeMs }) => mtimeMs > sinceMs) ? true : undefined;
+      const nowMs = Math.max(...found.map(({ mtimeMs }) => mtimeMs));
+      changes = nowMs > lastMs ? changes + 1 : 0;
+      lastMs = nowMs;
+      return changes >= 4 ? true : undefined;
     });
   }
 
