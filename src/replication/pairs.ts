@@ -186,7 +186,6 @@ export class Pairs {
       this.lose(pair, 'failed', hasLostCache ? 'its cache is lost' : 'it lacks everything');
       return;
     }
-    pair.retryMs = core.limits.retryMs;
     const isEqual = !lacksAll && lacks.missing(member).isEmpty;
     this.#transition(pair, isEqual ? 'equal' : 'differs', 'connected');
     if (pair.state === 'copying') this.#telling.isCopying(pair, pair.link);
@@ -313,6 +312,8 @@ export class Pairs {
     if (from === pair.state) return from;
     const { member, state: to } = pair;
     core.emit({ kind: 'told', what: { kind: 'pair', member, from, to, cause } });
+    // One that connects well and fails again at once, as its disk is full, is to be tried ever more rarely, too.
+    if (to === 'duplex') pair.retryMs = core.limits.retryMs;
     if (wasDiffering !== pair.isDiffering && to !== 'leaving') this.#telling.members(false, () => undefined);
     if (to !== 'leaving' && to !== 'suspended') {
       pair.isReportDue = pair.recorded !== RECORDED_AS[to];
