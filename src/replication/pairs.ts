@@ -312,8 +312,7 @@ export class Pairs {
     if (from === pair.state) return from;
     const { member, state: to } = pair;
     core.emit({ kind: 'told', what: { kind: 'pair', member, from, to, cause } });
-    // One that connects well and fails again at once, as its disk is full, is to be tried ever more rarely, too.
-    if (to === 'duplex') pair.retryMs = core.limits.retryMs;
+    if (to === 'duplex') pair.retryMs = core.limits.retryMs; // until then one that fails is tried ever more rarely
     if (wasDiffering !== pair.isDiffering && to !== 'leaving') this.#telling.members(false, () => undefined);
     if (to !== 'leaving' && to !== 'suspended') {
       pair.isReportDue = pair.recorded !== RECORDED_AS[to];
