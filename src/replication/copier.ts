@@ -21,7 +21,7 @@ import type { Keep, Writes } from './writes.ts';
 export interface CopierOptions extends Keep {
   readonly writes: Writes;
   readonly bytesPerSecond: () => number;
-  readonly isPaused: () => boolean;
+  readonly isPaused: (pair: Pair) => boolean;
   /** The member is equal, and knows what others lack (`copying`: it has been told and has acknowledged). */
   readonly copied: (pair: Pair) => void;
   /** Tells the member what others lack, and that it is equal; `then` when it has acknowledged. */
@@ -85,7 +85,7 @@ export class Copier {
   // ── pieces ───────────────────────────────────────────────────────────────────────────────────────────────
 
   #mayStart(pair: Pair): boolean {
-    if (this.#options.isPaused()) return false;
+    if (this.#options.isPaused(pair)) return false;
     const rate = this.#options.bytesPerSecond();
     if (rate === 0) return true;
     const budget = this.#budgets.get(pair.member);

@@ -32,7 +32,7 @@ export interface DurableState {
   /** The highest that has been heard of. */
   readonly epoch: number;
   readonly role: 'primary' | 'secondary';
-  /** Members that the record may call duplex (I3). Of a primary. */
+  /** Members that the record may call duplex (I3). Of a primary; of one that was primary: of then, until it is equal. */
   readonly mayBeInStep: readonly MemberId[];
   /** Members that lack everything, as far as this one knows. */
   readonly lacksAll: readonly MemberId[];
@@ -81,8 +81,10 @@ export type Event = {
       readonly hasLostCache: boolean;
       /** All extents that the activity log has marked; those that nobody tells of here stay marked. */
       readonly marked?: readonly number[];
+      /** Of this member's own real volume, which may have been resized since the group was told. Without it, as the group was told. */
+      readonly sizeBytes?: number;
     }
-  /** This member's own real volume has grown. */
+  /** This member's own real volume has another size. */
   | { readonly kind: 'resized'; readonly sizeBytes: number }
   /** The directory's word. Answered by the effect `configured`. */
   | { readonly kind: 'configure'; readonly token: Token; readonly config: GroupConfig }

@@ -36,8 +36,13 @@ export class Lacks {
     }
   }
 
+  /** At least that size. */
   grow(sizeBytes: number): void {
-    if (sizeBytes <= this.#sizeBytes) return;
+    if (sizeBytes > this.#sizeBytes) this.resize(sizeBytes);
+  }
+
+  /** The size of this member's own real volume: nobody lacks what is behind its end. */
+  resize(sizeBytes: number): void {
     this.#sizeBytes = sizeBytes;
     for (const { missing, copied, flushing } of this.#lacks.values()) {
       missing.resize(sizeBytes);

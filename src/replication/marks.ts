@@ -4,7 +4,8 @@
  * Invariants
  * 1. Work is begun only when all of its extents are hot: marked durably, and not being unmarked.
  * 2. An extent is unmarked only while no work in it is unsettled, and after data and bitmaps have been flushed (the driver does).
- * 3. One `unmark` at a time. About `hotExtentsMax` extents stay marked; more only while work is in them, or until the next tick.
+ * 3. Nothing is marked behind the volume's end: what is cut off is forgotten as soon as no work is in it.
+ * 4. One `unmark` at a time. About `hotExtentsMax` extents stay marked; more only while work is in them, or until the next tick.
  */
 
 import type { Range } from '../peer-protocol/messages.ts';
@@ -26,6 +27,8 @@ export class Marks {
   readonly #extents = new Map<number, Extent>();
   #isUnmarking = false;
   #sweptMs = 0;
+  /** The first that is behind the volume's end. */
+  #end = Number.POSITIVE_INFINITY;
 
   constructor(core: Core) {
     this.#core = core;
@@ -34,6 +37,12 @@ export class Marks {
   /** Marked by an earlier process. */
   start(extents: readonly number[]): void {
     for (const number of extents) this.#add(number, 'hot');
+  }
+
+  /** The driver has taken away the marks behind the new end. */
+  resize(sizeBytes: number): void {
+    this.#end = Math.ceil(sizeBytes / EXTENT_BYTES);
+    for (const extent of this.#extents.values()) this.#forgetCutOff(extent);
   }
 
   extents(): number[] {
@@ -124,7 +133,12 @@ export class Marks {
     for (let number = Math.floor(range.offset / EXTENT_BYTES); number <= last; number++) {
       const extent = this.#extents.get(number) as Extent;
       extent.active -= 1;
+      if (number >= this.#end) this.#forgetCutOff(extent);
     }
+  }
+
+  #forgetCutOff({ number, state, active }: Extent): void {
+    if (number >= this.#end && state === 'hot' && active === 0) this.#extents.delete(number);
   }
 
   #mark(extents: readonly number[]): void {

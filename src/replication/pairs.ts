@@ -54,7 +54,7 @@ export class Pairs {
     this.#telling = new Telling({ core, lacks, writes, pairs: this.#pairs });
     this.#copier = new Copier({
       ...{ core, journal, marks, lacks, writes, bytesPerSecond },
-      isPaused: () => this.isPaused,
+      isPaused: (pair) => this.isPaused || (pair.state === 'copying' && this.#isMakingEqual()),
       copied: (pair) => this.#copied(pair),
       tellEqual: (pair, link, then) => this.#telling.knowledge(pair, link, then),
       failed: (pair) => this.lose(pair, 'failed', 'cannot read here'),
@@ -62,6 +62,11 @@ export class Pairs {
         pair.isFollowing = true;
       },
     });
+  }
+
+  /** A member that may be promoted lacks blocks: whoever got them now would have what nobody knows of when that one is promoted. */
+  #isMakingEqual(): boolean {
+    return this.#pairs.some(({ state }) => state === 'connecting' || state === 'equalizing');
   }
 
   find(member: MemberId): Pair | undefined {
@@ -181,7 +186,6 @@ export class Pairs {
       this.lose(pair, 'failed', hasLostCache ? 'its cache is lost' : 'it lacks everything');
       return;
     }
-    pair.retryMs = core.limits.retryMs;
     const isEqual = !lacksAll && lacks.missing(member).isEmpty;
     this.#transition(pair, isEqual ? 'equal' : 'differs', 'connected');
     if (pair.state === 'copying') this.#telling.isCopying(pair, pair.link);
@@ -308,6 +312,8 @@ export class Pairs {
     if (from === pair.state) return from;
     const { member, state: to } = pair;
     core.emit({ kind: 'told', what: { kind: 'pair', member, from, to, cause } });
+    // One that connects well and fails again at once, as its disk is full, is to be tried ever more rarely, too.
+    if (to === 'duplex') pair.retryMs = core.limits.retryMs;
     if (wasDiffering !== pair.isDiffering && to !== 'leaving') this.#telling.members(false, () => undefined);
     if (to !== 'leaving' && to !== 'suspended') {
       pair.isReportDue = pair.recorded !== RECORDED_AS[to];

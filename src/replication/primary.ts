@@ -218,8 +218,9 @@ export class Primary {
         this.#isChanged = true;
       }
     }
-    // A lease may have ended, and a fence may have risen: who waits for either looks again.
-    if (this.#reads.length + this.#changes.length + this.#answers.length > 0) this.#isChanged = true;
+    // A lease may have ended, and a fence may have risen: who waits for either looks again, as do those whom a pair that is leaving blocks.
+    const isHeld = this.#reads.length + this.#changes.length + this.#answers.length > 0;
+    if (isHeld || this.#pairs.some(({ blocked }) => blocked.length > 0)) this.#isChanged = true;
   }
 
   /** At the end of every step. */

@@ -121,7 +121,8 @@ export class Replica {
         core.renewed.answer(event.token, event.outcome);
         break;
       case 'resized':
-        this.#keep.lacks.grow(event.sizeBytes);
+        this.#keep.lacks.resize(event.sizeBytes);
+        this.#keep.marks.resize(event.sizeBytes);
         break;
       default:
         this.#dispatchRare(event);
@@ -173,12 +174,13 @@ export class Replica {
 
   // ── start and configuration ──────────────────────────────────────────────────────────────────────────────
 
-  #start({ durable, unsettled, lacks, hasLostCache, marked }: EventOf<'start'>): void {
+  #start({ durable, unsettled, lacks, hasLostCache, marked, sizeBytes }: EventOf<'start'>): void {
+    if (sizeBytes !== undefined) this.#keep.lacks.resize(sizeBytes);
     this.#keep.marks.start(marked ?? []);
     this.#keep.journal.start(unsettled, hasLostCache);
     if (durable === undefined) return;
     this.#core.recall(durable);
-    this.#keep.lacks.grow(durable.config.sizeBytes);
+    if (sizeBytes === undefined) this.#keep.lacks.grow(durable.config.sizeBytes);
     this.#keep.lacks.start(lacks);
     const { role, config, epoch } = durable;
     if (role === 'secondary') this.#serveAsSecondary('started');
@@ -224,19 +226,37 @@ export class Replica {
     if (known === undefined || config.epoch > known.epoch || isOfOther) this.#secondary?.fence(config.epoch);
     const isEqual = known?.role === 'secondary' && known.isEqual;
     const isKnowing = known?.role === 'primary' || isEqual;
-    const mayBeInStep = config.members.flatMap(({ realVolume, pair }) =>
-      role === 'primary' && realVolume !== id && pair === 'duplex' ? [realVolume] : [],
+    const promotable = config.members.filter(
+      ({ realVolume, pair }) => realVolume !== id && pair === 'duplex',
     );
+    // Who was primary remembers whom it had in step: what any of them lacks, whoever is primary by then may lack.
+    const mayBeInStep =
+      role === 'primary'
+        ? promotable.map(({ realVolume }) => realVolume)
+        : isEqual
+          ? []
+          : (known?.mayBeInStep ?? []);
     const lacksAll =
       role === 'primary' && (!isKnowing || config.isForced === true)
         ? config.members.map(({ realVolume }) => realVolume).filter((member) => member !== id)
         : lacksAllOf(known, config, id);
     this.#core.save({ config, epoch: config.epoch, role, mayBeInStep, lacksAll, isEqual });
-    for (const member of this.#keep.lacks.members()) {
-      if (!config.members.some(({ realVolume }) => realVolume === member)) this.#keep.lacks.forget(member);
-    }
+    this.#forgetStrangers(config, role === 'secondary' ? mayBeInStep : []);
     if (role === 'primary') this.#serveAsPrimary('told');
     else this.#serveAsSecondary('told');
+  }
+
+  /** Members that have been taken away. What one that was in step lacks, others that were made as it is may lack, too. */
+  #forgetStrangers({ members }: GroupConfig, inStep: readonly MemberId[]): void {
+    const { lacks } = this.#keep;
+    for (const member of lacks.members()) {
+      if (members.some(({ realVolume }) => realVolume === member)) continue;
+      const ranges = inStep.includes(member) ? [...lacks.missing(member).ranges()] : [];
+      for (const { realVolume } of members) {
+        if (ranges.length > 0 && realVolume !== this.#core.id) lacks.addAll(realVolume, ranges);
+      }
+      lacks.forget(member);
+    }
   }
 
   // ── roles ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -326,7 +346,8 @@ export class Replica {
   #raise(epoch: number, isEqual: boolean, cause: string): void {
     this.#secondary?.fence(epoch);
     this.#endPrimary('refuse');
-    this.#core.change({ epoch, role: 'secondary', isEqual, mayBeInStep: [] });
+    const mayBeInStep = isEqual ? [] : this.#core.durable.mayBeInStep;
+    this.#core.change({ epoch, role: 'secondary', isEqual, mayBeInStep });
     this.#serveAsSecondary(cause);
   }
 

@@ -46,8 +46,10 @@ export class Session implements Owner {
     this.#old = journal.snapshot();
     const { lacksAll, config } = core.durable;
     const isKnown = config.members.some(({ realVolume }) => realVolume === source);
-    // Who came later than what this one knows: all that anybody lacks of it.
-    const of = isKnown && !lacksAll.includes(source) ? [source] : lacks.members();
+    // Who came later than what this one knows: all that anybody lacks of it. Otherwise also what those lack that this one had in step as a
+    // primary: any of them may have been primary since, and have made the source as itself.
+    const of =
+      isKnown && !lacksAll.includes(source) ? [source, ...core.durable.mayBeInStep] : lacks.members();
     const alone = of.flatMap((member) => [...lacks.missing(member).ranges()]);
     const { hasLostCache } = journal;
     core.emit({ kind: 'welcome', session: id, hasLostCache, unsettled: journal.ranges(), alone });
@@ -207,7 +209,9 @@ export class Session implements Owner {
         member !== this.source &&
         (!this.#told.has(member) || (differing.includes(member) && this.#told.get(member) === 'everything')),
     );
-    if (!isEqual || still.length < lacksAll.length) core.change({ isEqual: true, lacksAll: still });
+    if (!isEqual || still.length < lacksAll.length) {
+      core.change({ isEqual: true, lacksAll: still, mayBeInStep: [] });
+    }
   }
 }
 

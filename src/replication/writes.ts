@@ -147,9 +147,18 @@ export class Writes implements Owner {
     }
   }
 
-  /** The fence `status`: what waits for the record, or behind such a thing, fails. */
+  /**
+   * The fence: what waits for the record, or behind such a thing, fails. What somebody has not acknowledged yet does not fail before that:
+   * its payload may not have left, and is the host's again when it is answered.
+   */
   failWaiting(pairs: readonly Pair[]): void {
-    for (const pair of pairs) for (const work of pair.blocked) this.#answer(work, 'io');
+    const blocks = new Map<Work, number>();
+    for (const { blocked } of this.#pairs) {
+      for (const work of blocked) blocks.set(work, (blocks.get(work) ?? 0) + 1);
+    }
+    for (const { blocked } of pairs) {
+      for (const work of blocked) if (work.pending === blocks.get(work)) this.#answer(work, 'io');
+    }
     for (const work of this.#live) {
       if (work.isStarted) continue;
       this.#answer(work, 'io');

@@ -46,6 +46,7 @@ async function open(path: string, options: Parameters<typeof openCopyFolder>[1])
     mark: (extents) => folder.mark(extents),
     unmark: (extents) => folder.unmark(extents),
     loseCache: () => folder.loseCache(),
+    addMember: (member) => folder.addMember(member),
     setBits: (member, ranges) => folder.setBits(member, ranges),
     clearBits: (member, ranges) => folder.clearBits(member, ranges),
     forgetMember: (member) => folder.forgetMember(member),

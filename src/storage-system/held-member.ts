@@ -26,7 +26,7 @@ export interface ViewedRules extends Rules {
 
 /** The folder of a member while it is open. */
 export interface OpenFolder extends MemberFolder {
-  readonly found: Omit<Found, 'durable'>;
+  readonly found: Omit<Found, 'durable' | 'sizeBytes'>;
   /** To the size of the volume, before anything is written behind the old one. */
   resize(sizeBytes: number): Promise<void>;
   /** With `isClean` what is there counts also when the machine has been started anew. */
@@ -74,7 +74,8 @@ export class HeldMember {
   }
 
   start(durable: DurableState | undefined): void {
-    this.member.start({ durable, ...this.#parts.folder.found });
+    const { folder, file } = this.#parts;
+    this.member.start({ durable, sizeBytes: file.sizeBytes, ...folder.found });
   }
 
   /** Whether hosts that come with this epoch are served here, now or soon: the rules hold their requests until then. */

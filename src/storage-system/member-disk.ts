@@ -6,6 +6,7 @@
  *  1. What is told once is answered once, whatever fails; a failure of the folder fails the member, which then goes on from
  *     what is durable, as after a crash.
  *  2. An operation is in the journal before a byte of it is written.
+ *  3. Every other member of the group has a bitmap, also when it lacks nothing: so one that is not there has been lost (Member).
  */
 
 import { assert, VolaryError, VolumeError, type VolumeErrorCode } from '../model/errors.ts';
@@ -26,7 +27,8 @@ export interface MemberFolder {
   unmark(extents: readonly number[]): Promise<void>;
   /** What was written to the file, and not flushed, may be lost: the next start is told. */
   loseCache(): void;
-  /** The difference bitmaps; in the page cache. */
+  /** The difference bitmaps; in the page cache. `addMember` makes one, empty, if there is none. */
+  addMember(member: MemberId): void;
   setBits(member: MemberId, ranges: readonly Range[]): void;
   clearBits(member: MemberId, ranges: readonly Range[]): void;
   forgetMember(member: MemberId): void;
@@ -35,6 +37,8 @@ export interface MemberFolder {
 export interface MemberDiskOptions {
   readonly file: SparseFile;
   readonly folder: MemberFolder;
+  /** Of the group, as it is durable. */
+  readonly isMember: (id: MemberId) => boolean;
   /** Something has ended; the rules hear of it when `run` is called. */
   readonly tell: (event: Event) => void;
   readonly run: () => void;
@@ -106,7 +110,10 @@ export class MemberDisk {
         this.#keep(() => folder.clearBits(effect.member, effect.ranges));
         break;
       case 'forget-member':
-        this.#keep(() => folder.forgetMember(effect.member));
+        this.#keep(() => {
+          folder.forgetMember(effect.member);
+          if (this.#options.isMember(effect.member)) folder.addMember(effect.member);
+        });
         break;
       case 'read-range':
         void this.#readRange(effect.token, effect.range);

@@ -30,7 +30,7 @@ import type {
 import type { SparseFile } from '../storage/sparse-file.ts';
 import type { GroupDirectory } from './group-directory.ts';
 import { MemberDisk, type MemberFolder } from './member-disk.ts';
-import { type Connect, MemberLinks } from './member-links.ts';
+import { type Connect, MemberLinks, memberOf } from './member-links.ts';
 import type { Requests } from './replicated-volume.ts';
 
 /** The rules, as far as they are driven here. */
@@ -64,6 +64,8 @@ export interface Found {
   readonly marked: readonly number[];
   readonly lacks: ReadonlyMap<string, readonly Range[]>;
   readonly hasLostCache: boolean;
+  /** Of the file. */
+  readonly sizeBytes: number;
 }
 
 interface Asked<T> {
@@ -110,8 +112,9 @@ export class Member implements Requests {
     const tell = (event: Event) => this.#tell(event);
     const run = () => this.#run();
     const failed = (reason: string) => this.#fail(reason);
-    this.#disk = new MemberDisk({ file, folder, tell, run, failed });
     const config = () => this.config;
+    const isMember = (member: string) => memberOf(config(), member) !== undefined;
+    this.#disk = new MemberDisk({ file, folder, isMember, tell, run, failed });
     const sizeBytes = () => file.sizeBytes;
     this.#links = new MemberLinks({ id, connect, clusterId, sizeBytes, config, tell, run, log });
   }
@@ -142,7 +145,26 @@ export class Member implements Requests {
     for (const { realVolume, pairRevision } of found.durable?.config.members ?? []) {
       this.#learn(realVolume, pairRevision);
     }
-    this.#happens({ kind: 'start', nowMs: 0, ...found });
+    this.#happens({ kind: 'start', nowMs: 0, ...found, lacks: this.#withThoseLost(found) });
+  }
+
+  /** Of whom no bitmap is left, nothing is known: it may lack everything. */
+  #withThoseLost({ durable, lacks }: Found): Found['lacks'] {
+    const { file, log } = this.#options;
+    const lost = this.#othersOf(durable).filter((member) => !lacks.has(member));
+    for (const pair of lost) {
+      log.warn(
+        { realVolume: this.id, pair },
+        'the difference bitmap of a copy is gone: it may lack everything',
+      );
+    }
+    const everything = [{ offset: 0, length: file.sizeBytes }];
+    return new Map([...lacks, ...lost.map((member) => [member, everything] as const)]);
+  }
+
+  #othersOf(durable: DurableState | undefined): string[] {
+    const ids = durable?.config.members.map(({ realVolume }): string => realVolume) ?? [];
+    return ids.filter((id) => id !== this.id);
   }
 
   tick(): void {
@@ -264,6 +286,7 @@ export class Member implements Requests {
   /** First what is to be durable, then the effects; still busy meanwhile. */
   async #keep(state: DurableState, effects: readonly Effect[]): Promise<void> {
     try {
+      for (const member of this.#othersOf(state)) this.#options.folder.addMember(member);
       await this.#options.keep(state);
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;

@@ -8,9 +8,10 @@
  * Invariants
  * 1. A real volume that is a member is changed through it alone: it begins and ends while nothing is under way behind its door.
  * 2. A member that cannot be used serves no host: its file may be behind what others have.
- * 3. One that has failed alone (its folder, the metadata) begins anew from what is durable, as after a crash.
+ * 3. One that has failed alone (its folder, the metadata) begins anew from what is durable, as after a crash, as soon as it can.
  */
 
+import { pause } from '../base/pause.ts';
 import type { GroupConfig, GroupView, HandOver } from '../control-protocol/copy-groups.ts';
 import type { Epoch, RealVolumeId } from '../control-protocol/names.ts';
 import { assert, ControlError, VolaryError, VolumeError } from '../model/errors.ts';
@@ -50,8 +51,9 @@ export interface MembersOptions {
 }
 
 const TICK_MS = 100;
-/** When one has failed alone. */
+/** When one has failed alone; doubled for each time that it cannot be started. */
 const RESTART_MS = 1_000;
+const RESTART_MAX_MS = 30_000;
 /** A stop waits so long for secondaries, and for the directory. */
 const GIVE_UP_MS = 12_000;
 /** As many as the thread pool has threads. */
@@ -63,9 +65,10 @@ export class Members implements Groups {
   readonly #members = new Map<RealVolumeId, HeldMember>();
   /** Those that cannot be used now, and why. */
   readonly #broken = new Map<RealVolumeId, string>();
+  readonly #dropping = new Set<RealVolumeId>();
   #ticker: NodeJS.Timeout | undefined;
   #givingUp: NodeJS.Timeout | undefined;
-  #isStopping = false;
+  readonly #stopped = new AbortController();
 
   constructor(options: MembersOptions) {
     this.#options = options;
@@ -111,7 +114,7 @@ export class Members implements Groups {
   async configure(id: RealVolumeId, config: GroupConfig): Promise<GroupView> {
     const { realVolumes } = this.#options;
     const { epoch } = realVolumes.view(id);
-    if (this.#broken.has(id)) await this.#startAnew(id); // what was wrong may have passed
+    if (this.#broken.has(id)) await this.#attempt(id, () => this.#startAnew(id)); // what was wrong may have passed
     this.#refuseBroken(id);
     if (!config.members.some(({ realVolume }) => realVolume === id)) {
       throw new ControlError('bad-request', `${id} is not of the group that it is told`);
@@ -127,7 +130,7 @@ export class Members implements Groups {
     if (await member.configure(config)) {
       throw new ControlError('stale-epoch', `a newer epoch than ${config.epoch} of ${id} is known`);
     }
-    if (member.config?.members.length !== 1) return this.view(id);
+    if (!this.#isAlone(id)) return this.view(id);
     await this.#drop(id);
     return this.#plain(id, config);
   }
@@ -233,7 +236,6 @@ export class Members implements Groups {
       const folder = await folders.open(id, realVolumes.view(id).sizeBytes, false);
       folder.loseCache(); // in case that the process ended before this could be said
       await folder.close(false);
-      this.#broken.delete(id);
       await this.#startOrLeave(id, durable);
     });
   }
@@ -250,12 +252,18 @@ export class Members implements Groups {
     });
   }
 
+  /** Nobody else is of its group, and nothing of the time when there was is waited for: the lease of a primary before, above all. */
+  #isAlone(id: RealVolumeId): boolean {
+    const held = this.#members.get(id);
+    return held?.member.config?.members.length === 1 && held.view().serving;
+  }
+
   /** It is alone now: what is kept beside its file goes. */
   #drop(id: RealVolumeId): Promise<void> {
     const { realVolumes, table, folders, log } = this.#options;
     return realVolumes.exchange(id, `take ${id} out of its copy group`, async () => {
       const held = this.#members.get(id);
-      if (held === undefined || held.member.config?.members.length !== 1) return;
+      if (held === undefined || !this.#isAlone(id)) return;
       await held.close('clean');
       try {
         table.forgetMember(id);
@@ -269,12 +277,22 @@ export class Members implements Groups {
     });
   }
 
-  /** One that cannot be started serves nobody; the others are not kept from it. */
+  /** As `configure` would have, had there been nothing to be waited for. */
+  async #dropSoon(id: RealVolumeId): Promise<void> {
+    if (this.#dropping.has(id)) return;
+    this.#dropping.add(id);
+    const isDropped = await this.#attempt(id, () => this.#drop(id));
+    if (!isDropped) await pause(RESTART_MS, this.#stopped.signal);
+    this.#dropping.delete(id);
+  }
+
+  /** One that cannot be started serves nobody until it can; the others are not kept from it. */
   async #startOrLeave(id: RealVolumeId, durable: DurableState): Promise<void> {
     const file = this.#options.realVolumes.files.file(id);
     const attempt = () => this.#open(id, file, durable);
     if (await this.#attempt(id, attempt)) return;
     this.#broken.set(id, 'what is kept of its copy group cannot be used');
+    void this.#startAgain(id);
   }
 
   async #open(id: RealVolumeId, held: HeldFile, durable: DurableState | undefined): Promise<void> {
@@ -292,6 +310,7 @@ export class Members implements Groups {
         onEpoch: (epoch) => realVolumes.epochBegun(id, epoch),
       });
       this.#members.set(id, made);
+      this.#broken.delete(id);
       if (realVolumes.get(id)?.failure === null) made.start(durable);
       else await this.ended(id, 'failed'); // meanwhile
     } catch (error) {
@@ -309,20 +328,31 @@ export class Members implements Groups {
     await held.close('crashed');
     if (this.#members.get(id) !== held) return; // its real volume has gone as well
     this.#members.delete(id);
-    await new Promise((resolve) => setTimeout(resolve, RESTART_MS));
-    if (this.#isStopping) return;
-    await this.#attempt(id, () => this.#startAnew(id));
+    await this.#startAgain(id);
   }
 
-  /** From what is durable, unless its real volume has failed. */
+  /** A disk that is full, or gone for a while, comes back without anybody telling: tries until it can be started, or is used no more. */
+  async #startAgain(id: RealVolumeId): Promise<void> {
+    for (let waitMs = RESTART_MS; ; waitMs = Math.min(2 * waitMs, RESTART_MAX_MS)) {
+      await pause(waitMs, this.#stopped.signal);
+      if (this.#stopped.signal.aborted || this.#isNotToStart(id)) return;
+      if (await this.#attempt(id, () => this.#startAnew(id))) return;
+    }
+  }
+
+  /** From what is durable, unless its real volume has failed. @throws ControlError: it is broken still */
   #startAnew(id: RealVolumeId): Promise<void> {
     const { realVolumes, table } = this.#options;
-    return realVolumes.exchange(id, `start ${id} anew`, async () => {
+    return realVolumes.exchange(id, `start ${id} anew`, async (file) => {
+      if (this.#isNotToStart(id)) return;
       const durable = table.members().get(id);
-      if (realVolumes.get(id)?.failure !== null || this.#members.has(id)) return;
-      this.#broken.delete(id);
-      if (durable !== undefined) await this.#startOrLeave(id, durable);
+      if (durable !== undefined) await this.#open(id, file, durable);
+      else this.#broken.delete(id);
     });
+  }
+
+  #isNotToStart(id: RealVolumeId): boolean {
+    return this.#options.realVolumes.get(id)?.failure !== null || this.#members.has(id);
   }
 
   /** False when it did not work, for which there is no way but to say so. */
@@ -339,7 +369,10 @@ export class Members implements Groups {
   }
 
   #tick(): void {
-    for (const { member } of this.#members.values()) member.tick();
+    for (const [id, { member }] of this.#members) {
+      member.tick();
+      if (this.#isAlone(id)) void this.#dropSoon(id);
+    }
     if (this.#members.size > 0) return;
     clearInterval(this.#ticker);
     this.#ticker = undefined;
@@ -354,7 +387,7 @@ export class Members implements Groups {
 
   /** Ends all, clean. Nobody asks for anything any more. */
   async stop(): Promise<void> {
-    this.#isStopping = true;
+    this.#stopped.abort();
     clearTimeout(this.#givingUp);
     const gate = new Gate(AT_ONCE);
     const closing = [...this.#members.values()].map((held) => gate.run(() => held.close('clean')));

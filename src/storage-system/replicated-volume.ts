@@ -11,7 +11,8 @@
  *     still has of it then is nothing that anybody waits for.
  *  2. What waited for an epoch is never served in a later one, but sent through: its sender may have sent it again meanwhile, and
  *     something newer behind it.
- *  3. A request that the rules gave back ('shutdown') is sent on when it is through that hosts are served by then: doing it
+ *  3. What is read is answered only when this member may serve before and after it was read.
+ *  4. A request that the rules gave back ('shutdown') is sent on when it is through that hosts are served by then: doing it
  *     twice is doing it once.
  */
 
@@ -174,9 +175,14 @@ export class ReplicatedVolume implements Volume {
   /** What changes nothing: from the file, when the rules admit it. */
   async #look<T>(offset: number, length: number, operation: (volume: Volume) => Promise<T>): Promise<T> {
     this.#check(offset, length);
+    const epoch = this.#epoch;
     return this.#run(async () => {
       if (!this.#requests.servesNow()) await this.#requests.request({ kind: 'read' });
-      return operation(this.#file);
+      const found = await operation(this.#file);
+      // It may have taken long: by now the file may be what another primary makes of it.
+      if (!this.#requests.servesNow()) await this.#requests.request({ kind: 'read' });
+      this.#refuseWhenOver(epoch);
+      return found;
     }, operation);
   }
 

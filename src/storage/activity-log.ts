@@ -110,7 +110,8 @@ export class ActivityLog {
     this.#check();
     const fresh: number[] = [];
     for (const extent of extents) {
-      assert(extent >= 0 && extent < extentsOf(this.#sizeBytes), `extent ${extent} is behind the volume`);
+      assert(extent >= 0, `extent ${extent} is none`);
+      if (extent >= extentsOf(this.#sizeBytes)) continue; // cut off while this was on its way: nothing is written there any more
       this.#marked.add(extent);
       if (this.#durable.has(extent)) continue;
       if (this.#earlier.has(rangeOf(extent))) {
@@ -144,7 +145,7 @@ export class ActivityLog {
   /** An operation on the range, whose extents are marked, is about to be applied. @throws StoreError: it must not be */
   begin(range: Range): Slot {
     this.#check();
-    const end = range.offset + range.length;
+    const end = Math.min(range.offset + range.length, this.#sizeBytes);
     for (let extent = Math.floor(range.offset / EXTENT_BYTES); extent * EXTENT_BYTES < end; extent++) {
       if (!this.#durable.has(extent)) assert(false, `an operation in extent ${extent}, which is not marked`);
     }

@@ -5,7 +5,8 @@
  * 1. A change is in the page cache when `set`, `clear` or `forget` returns, and durable after a `flush` that was asked for later.
  * 2. Before an extent's mark is taken out of the activity log, `flush`: until then what power loss may take from here is in marked extents.
  * 3. A bit is cleared here only after the block is durable at the other member: that is the caller's.
- * 4. Who has a bit set never loses it to damage or a full disk: then everything counts as set. A member without a file lacks nothing.
+ * 4. Who has a bit set never loses it to damage or a full disk: then everything counts as set. Whether a member without a file
+ *    lacks nothing, or has lost it, is for the caller to know.
  */
 
 import { unlinkSync } from 'node:fs';

@@ -45,7 +45,11 @@ export async function openActivityLog(
   const left = options.isNew ? nothingLeft(sizeBytes) : await readLeft(paths, options);
   const state = left.hasLostCache ? 'lost' : 'open';
   const clipped = clip(left.unsettled, sizeBytes);
-  const earlier = await makeJournal(paths.journal, options, state === 'lost' ? [] : clipped);
+  const makeTheJournal = (): Promise<readonly Range[]> =>
+    makeJournal(paths.journal, options, state === 'lost' ? [] : clipped);
+  // Whoever opens them after a crash in between: a journal that is new and empty counts only under a header that says what is lost, and a
+  // header of this boot only with the journal of this boot.
+  let earlier = state === 'lost' ? [] : await makeTheJournal();
   const inDoubt = new BlockBitmap(sizeBytes, EXTENT_BYTES);
   for (const range of state === 'lost' ? clipped : earlier) inDoubt.set(range);
   left.marks.merge(inDoubt);
@@ -57,6 +61,7 @@ export async function openActivityLog(
     activityPayload({ realVolume, bootId, state, sectors: map.sectors }),
   );
   await replaceFile(paths.activity, Buffer.concat([header, map.bytes]));
+  if (state === 'lost') earlier = await makeTheJournal();
   const [fd, journalFd] = openBoth(paths);
   const journal = new UnsettledJournal(journalFd, options, earlier);
   const log = new ActivityLog({

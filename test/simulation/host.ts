@@ -21,6 +21,8 @@ export interface HostWorld {
   look(host: string): View | undefined;
   /** When the rules last allowed to lose what had been answered and not flushed. */
   readonly licensedMs: number;
+  /** And of which epoch the primary was. */
+  readonly licensedEpoch: number;
   /** Answers of this epoch are nothing that can be relied upon: a failover has been forced, and it does not know yet. */
   isForsaken(epoch: number): boolean;
 }
@@ -300,7 +302,12 @@ export class Host {
     } else if (task.request.kind === 'flush') history.flushed(task.startedMs);
     else {
       for (const [index, value] of values.entries()) {
-        const objection = history.read(task.first + index, value, task.startedMs, this.#nowMs);
+        // A primary of before that still holds its lease shows what is there no more: allowed, and no evidence.
+        const sector = task.first + index;
+        const objection =
+          path.connection.epoch < this.#world.licensedEpoch
+            ? history.objection(sector, value, task.startedMs)
+            : history.read(sector, value, task.startedMs, this.#nowMs);
         if (objection !== undefined) {
           throw this.#world.violation(
             `a read of ${this.name} at ${path.member}, begun at ${task.startedMs.toFixed(1)}: ${objection}`,

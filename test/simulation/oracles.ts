@@ -31,13 +31,19 @@ export function knownDifferences(one: MemberLook, other: MemberLook): ReadonlySe
   if (!knows(ours, other) || !knows(theirs, one)) return 'everything';
   if (ours.lacksAll.includes(other.id) || theirs.lacksAll.includes(one.id)) return 'everything';
   const known = new Set<number>([
-    ...(one.disk.bits.get(other.id)?.keys() ?? []),
-    ...(other.disk.bits.get(one.id)?.keys() ?? []),
+    ...toldAlone(one.disk, ours, other.id),
+    ...toldAlone(other.disk, theirs, one.id),
   ]);
   for (const { disk } of [one, other]) {
     for (const range of disk.unsettled()) for (const block of blocksOf(range)) known.add(block);
   }
   return known;
+}
+
+/** Who was primary tells, besides, what those lack that it had in step then. */
+function toldAlone({ bits }: MemberDisk, { role, mayBeInStep }: DurableState, to: MemberId): number[] {
+  const of = role === 'secondary' ? [to, ...mayBeInStep] : [to];
+  return of.flatMap((member) => [...(bits.get(member)?.keys() ?? [])]);
 }
 
 function knows({ config }: DurableState, { id }: MemberLook): boolean {

@@ -82,6 +82,7 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
   readonly lines: string[] = [];
   readonly statistics: Statistics = { answers: 0, epochs: 0, faults: {} };
   licensedMs = Number.NEGATIVE_INFINITY;
+  licensedEpoch = 0;
   readonly #options: RunOptions;
   readonly #members = new Map<MemberId, Member>();
   readonly #passages: Passages;
@@ -300,6 +301,7 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
     this.trace(by.id, () => 'goes on without what it had not flushed');
     this.history.license(HOT_SECTORS, false);
     this.licensedMs = this.scheduler.nowMs;
+    this.licensedEpoch = member.disk.durable?.epoch ?? 0;
     this.madeWhole(by.id);
   }
 

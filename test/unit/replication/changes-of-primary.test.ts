@@ -126,6 +126,24 @@ describe('changes of primary', () => {
     expect(group.answer(group.write(A, 0, 3))).toBe('done');
   });
 
+  test.each(['data', 'status'] as const)(
+    'I15, I6: %s: what fails so is answered when those who follow have acknowledged it, and its payload is the host’s again',
+    (fence) => {
+      const group = duplexGroup([A, B, C], {}, { fence });
+      group.isDirectoryUp = false;
+      group.park((input) => input.kind === 'from-primary');
+      const token = group.write(A, 0, 1);
+      group.cutOff(B);
+      expect(group.answer(token)).toBeUndefined();
+      group.unpark();
+      group.pass(7000);
+      group.isDirectoryUp = true;
+      group.pass(1500);
+      expect(group.answer(token)).toBe('io');
+      expect(areEqual(group, A, C)).toBe(true);
+    },
+  );
+
   test('I16: a hand-over waits for what is under way, holds what comes later, and leaves nothing unsettled', () => {
     const group = duplexGroup([A, B, C]);
     group.park((input, at) => input.kind === 'from-secondary' && at === A && input.message.kind === 'ack');

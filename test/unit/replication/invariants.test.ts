@@ -97,6 +97,21 @@ describe('writes', () => {
     expect(group.get(A).disk[0]).toBe(1);
   });
 
+  test('a secondary that takes the connection and fails each write, as its disk is full, is tried ever more rarely', () => {
+    const group = duplexGroup([A, B]);
+    group.get(B).failApply = (operation) => (operation.kind === 'flush' ? undefined : 'no-space');
+    group.write(A, 0, 1);
+    group.pass(10_000);
+    const tried = () => group.get(A).effectsOf('connect').length;
+    const before = tried();
+    group.pass(30_000);
+    expect(tried() - before).toBeLessThanOrEqual(11); // every 3 s
+    group.get(B).failApply = undefined;
+    group.pass(5000);
+    expect(group.pairOf(B)).toBe('duplex');
+    expect(areEqual(group, A, B)).toBe(true);
+  });
+
   test('a write that fails at a secondary is answered when that is recorded as suspended', () => {
     const group = duplexGroup([A, B]);
     group.get(B).failApply = (operation) => (operation.kind === 'write' ? 'io' : undefined);

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, truncateSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, truncateSync } from 'node:fs';
 import { afterEach, describe, expect, test } from 'vitest';
 import { AccessKey } from '../../../src/control-protocol/names.ts';
 import { StoreError } from '../../../src/model/errors.ts';
@@ -236,6 +236,35 @@ test('the last secondary is taken away: served as any real volume, on the same c
   await lab.system('s2').realVolumes.remove(second.realVolume, true);
   expect(existsSync(`${lab.system('s2').path}/copies/${second.realVolume}`)).toBe(false);
   expect(lab.system('s2').table.members().size).toBe(0);
+});
+
+test('I6: a difference bitmap that is gone at a start: its member may lack everything', async () => {
+  const made = await duplexGroup();
+  const [first, second] = [copyOf(made, 0), copyOf(made, 1)];
+  await volumeOf(made, 0).write(MiB, page(1), 0, 4096, false);
+  await lab.system('s2').stop();
+  await volumeOf(made, 0).write(0, page(7), 0, 4096, true); // answered when the record says that s2 lacks it
+  const { path } = lab.system('s1');
+  await lab.system('s1').stop();
+  rmSync(`${path}/copies/${first.realVolume}/lacks-${second.realVolume}`);
+  await lab.startSystem('s1');
+  await lab.startSystem('s2');
+  await allDuplex(made);
+  expectEqual(made);
+});
+
+test('each other member has a difference bitmap, also when it lacks nothing: a start after which none is missing copies nothing', async () => {
+  const made = await duplexGroup();
+  for (const [copy, other] of [made.copies, made.copies.toReversed()] as [Copy, Copy][]) {
+    const { path } = lab.system(copy.storage);
+    expect(existsSync(`${path}/copies/${copy.realVolume}/lacks-${other.realVolume}`)).toBe(true);
+  }
+  await volumeOf(made, 0).write(MiB, page(1), 0, 4096, true);
+  await lab.system('s1').stop();
+  await lab.startSystem('s1');
+  await allDuplex(made);
+  const [pair] = lab.system('s1').members.view(copyOf(made, 0).realVolume).pairs;
+  expect(pair?.copiedBytes).toBe(0);
 });
 
 test('a real volume that is deleted by force ends what waits for others', async () => {

@@ -51,12 +51,32 @@ describe('reads', () => {
     const { volume, asked, rules } = subject();
     rules.serves = false;
     expect(volume.readNow(0, Buffer.alloc(512), 0, 512)).toBe(false);
+    rules.answer = async () => {
+      rules.serves = true;
+    };
     await volume.read(0, Buffer.alloc(512), 0, 512);
     expect(asked).toEqual([{ kind: 'read' }]);
+    rules.serves = false;
     rules.answer = () => Promise.reject(new VolumeError('shutdown', 'no lease'));
     expect(await outcomeOf(volume.read(0, Buffer.alloc(512), 0, 512))).toBe('shutdown');
     expect(await outcomeOf(volume.blockStatus(0, 512, 1))).toBe('shutdown');
   });
+});
+
+test('I11: what was read while the lease ended is answered only when it is there again, and by who is primary then', async () => {
+  const { volume, file, asked, rules } = subject();
+  const [disk, lease] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  file.read = () => disk.promise;
+  rules.answer = () => lease.promise;
+  const read = outcomeOf(volume.read(0, Buffer.alloc(512), 0, 512));
+  await turn();
+  rules.serves = false;
+  disk.resolve();
+  await turn();
+  expect(asked).toEqual([{ kind: 'read' }]);
+  volume.serve(2, 'refuse'); // another has become primary, and this file is not the volume any more
+  lease.reject(new VolumeError('shutdown', 'deposed'));
+  expect(await read).toBe('shutdown');
 });
 
 describe('changes', () => {
