@@ -57,7 +57,7 @@ export interface FioPass {
 
 /**
  * 4 KiB random writes, each block once, 16 at a time, with a flush every 64, then all read back and compared with what this pass
- * has written. Resolves with the longest time that a request took.
+ * has written. Resolves with the longest time that a request took, flushes among them, in milliseconds.
  */
 export async function fioPass({ uri, sizeMiB, writesPerSecond, seed, cwd }: FioPass): Promise<number> {
   const output = join(cwd, `fio-${seed}.json`);
@@ -72,10 +72,12 @@ export async function fioPass({ uri, sizeMiB, writesPerSecond, seed, cwd }: FioP
     { cwd, timeoutMs: 300_000 },
   );
   const document = JSON.parse(await readFile(output, 'utf8')) as FioOutput;
-  const directions = document.jobs.flatMap(({ read, write }) => [read, write]);
-  return Math.max(...directions.map(({ lat_ns }) => lat_ns.max)) / 1e6;
+  const kinds = document.jobs.flatMap(({ read, write, sync }) => [read, write, sync]);
+  return Math.max(...kinds.map(({ lat_ns }) => lat_ns.max)) / 1e6;
 }
 
 interface FioOutput {
-  readonly jobs: readonly Readonly<Record<'read' | 'write', { readonly lat_ns: { readonly max: number } }>>[];
+  readonly jobs: readonly Readonly<
+    Record<'read' | 'write' | 'sync', { readonly lat_ns: { readonly max: number } }>
+  >[];
 }

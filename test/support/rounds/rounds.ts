@@ -168,12 +168,15 @@ class Rounds {
     );
   }
 
-  /** The copies of a segment are written again and again: by fio, and not by what a change of primary may copy. */
+  /** fio is connected, and the copies of a segment are written again and again. */
   async #isWritten(segment: SegmentView | undefined): Promise<void> {
+    const { manage } = this.#scene.cluster.gateway(STEADY);
     const files = (segment?.copies ?? []).map(({ file }) => file ?? '');
     let [lastMs, changes] = [0, -1];
     await eventually('fio writes', async () => {
       await sleep(80);
+      const hosts = (await (await fetch(`${manage}/volumes/db/hosts`)).json()) as { connections: number };
+      if (hosts.connections === 0) return undefined;
       const found = await Promise.all(files.map((file) => stat(file)));
       const nowMs = Math.max(...found.map(({ mtimeMs }) => mtimeMs));
       changes = nowMs > lastMs ? changes + 1 : 0;
