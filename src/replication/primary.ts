@@ -168,7 +168,9 @@ export class Primary {
 
   #answer(token: Token, error: RequestError | undefined): void {
     const { core } = this.#options;
-    if (error === 'shutdown' || this.#lease.holds(core.nowMs)) core.emit({ kind: 'answer', token, error });
+    // An error promises nothing: what a fence fails is not to wait for a lease that cannot be had just then (I15).
+    const isFailed = error === 'shutdown' || (error !== undefined && this.#isFenced());
+    if (isFailed || this.#lease.holds(core.nowMs)) core.emit({ kind: 'answer', token, error });
     else this.#answers.push({ token, error });
   }
 

@@ -112,6 +112,22 @@ describe('writes', () => {
     expect(areEqual(group, A, B)).toBe(true);
   });
 
+  test.each(['status', 'data'] as const)(
+    'I15: with fence %s a write fails in seconds also when directory and secondary are both away, and no lease holds',
+    (fence) => {
+      const group = duplexGroup([A, B]);
+      group.tell({ fence });
+      group.isDirectoryUp = false;
+      group.pass(5000);
+      group.cutOff(B);
+      const first = group.write(A, 0, 1);
+      group.pass(8000);
+      const later = group.write(A, BLOCK, 1);
+      group.pass(100);
+      expect([first, later].map((token) => group.answer(token))).toEqual(['io', 'io']);
+    },
+  );
+
   test('a write that fails at a secondary is answered when that is recorded as suspended', () => {
     const group = duplexGroup([A, B]);
     group.get(B).failApply = (operation) => (operation.kind === 'write' ? 'io' : undefined);
