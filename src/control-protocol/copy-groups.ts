@@ -116,5 +116,8 @@ export const LeaseRequest = z.object({
 });
 export type LeaseRequest = z.infer<typeof LeaseRequest>;
 /** In the order of the request; false: it is not primary in that epoch any more. `unavailable` instead of an answer: ask again. */
-export const LeaseAnswer = z.object({ granted: z.array(z.boolean()) });
+/** `later`: it has asked to give way, and another copy is waited for. */
+export const LeaseVerdict = z.enum(['granted', 'over', 'later']);
+export type LeaseVerdict = z.infer<typeof LeaseVerdict>;
+export const LeaseAnswer = z.object({ answers: z.array(LeaseVerdict) });
 export type LeaseAnswer = z.infer<typeof LeaseAnswer>;

@@ -9,7 +9,7 @@
  *     answered: the whole request is refused as `unavailable`, and asked again.
  */
 
-import type { LeaseAnswer, LeaseRequest } from '../control-protocol/copy-groups.ts';
+import type { LeaseAnswer, LeaseRequest, LeaseVerdict } from '../control-protocol/copy-groups.ts';
 import type { RealVolumeId, VolumeName } from '../control-protocol/names.ts';
 import { ControlError, StoreError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
@@ -44,22 +44,16 @@ export class GroupLeases {
     this.#options = options;
   }
 
-  /** @throws ControlError unavailable */
+  /** One that waits keeps nobody else waiting. */
   async answer({ leases, givingWay }: LeaseRequest): Promise<LeaseAnswer> {
     if (givingWay.length > 0) await this.#giveWay(givingWay);
     const { view } = this.#options.catalog;
-    const granted = leases.map(({ realVolume, epoch }) => {
+    const answers = leases.map(({ realVolume, epoch }): LeaseVerdict => {
       const place = placeOf(view, realVolume);
-      return place !== undefined && leaseHolds(place.segment, realVolume, epoch);
+      if (place === undefined || !leaseHolds(place.segment, realVolume, epoch)) return 'over';
+      return this.#waits(realVolume, epoch) ? 'later' : 'granted';
     });
-    const waiting = leases.filter(
-      ({ realVolume, epoch }, at) => granted[at] && this.#waits(realVolume, epoch),
-    );
-    if (waiting.length > 0) {
-      const text = `${waiting.map(({ realVolume }) => realVolume).join(', ')} want to give way, and other copies are waited for`;
-      throw new ControlError('unavailable', text);
-    }
-    return { granted };
+    return { answers };
   }
 
   #waits(realVolume: RealVolumeId, epoch: number): boolean {

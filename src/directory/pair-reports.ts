@@ -71,11 +71,14 @@ export class PairReports {
 
   async #writeAll(): Promise<void> {
     this.#isWriting = true;
-    while (this.#waiting.length > 0) {
-      await setImmediate(); // a commit holds the event loop: what has come in meanwhile is read first
-      await this.#write(this.#waiting.splice(0, BATCH));
+    try {
+      while (this.#waiting.length > 0) {
+        await setImmediate(); // a commit holds the event loop: what has come in meanwhile is read first
+        await this.#write(this.#waiting.splice(0, BATCH));
+      }
+    } finally {
+      this.#isWriting = false;
     }
-    this.#isWriting = false;
   }
 
   async #write(batch: readonly Waiting[]): Promise<void> {

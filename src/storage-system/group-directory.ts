@@ -6,7 +6,7 @@
  * one request, about every RENEW_MS of which somebody needs it.
  */
 
-import type { DiscardReport, PairReport } from '../control-protocol/copy-groups.ts';
+import type { DiscardReport, LeaseVerdict, PairReport } from '../control-protocol/copy-groups.ts';
 import type { DirectoryClient } from '../control-protocol/directory-client.ts';
 import { Epoch, type RealVolumeId } from '../control-protocol/names.ts';
 import { ControlError } from '../model/errors.ts';
@@ -32,6 +32,12 @@ const ANSWER_MS = 1_500;
 const GATHER_MS = 20;
 const REPORTS_AT_ONCE = 16;
 const LEASES_MAX = 10_000;
+
+const OUTCOMES: Record<LeaseVerdict, RenewOutcome> = {
+  granted: 'granted',
+  over: 'stale-epoch',
+  later: 'unreachable',
+};
 
 interface Question {
   readonly realVolume: RealVolumeId;
@@ -109,9 +115,9 @@ export class GroupDirectory {
     const leases = asked.map(({ realVolume, epoch }) => ({ realVolume, epoch }));
     this.#isAsking = true;
     try {
-      const { granted } = await this.#options.api.renewLeases({ leases, givingWay }, this.#deadline());
+      const { answers } = await this.#options.api.renewLeases({ leases, givingWay }, this.#deadline());
       for (const [index, { answer }] of asked.entries()) {
-        answer(granted[index] === true ? 'granted' : 'stale-epoch');
+        answer(OUTCOMES[answers[index] ?? 'later']);
       }
     } catch (error) {
       const outcome = this.#failure(error, { leases: leases.length });

@@ -77,7 +77,7 @@ const ALLOCATED_MAX = 65_536;
 export class MemberDisk {
   readonly #options: MemberDiskOptions;
   #underWay = 0;
-  #whenIdle: (() => void) | undefined;
+  #whenIdle = Promise.withResolvers<void>();
   /** Payloads that the thread pool is reading. */
   readonly #writing = new Map<Buffer, Promise<unknown>>();
 
@@ -131,10 +131,7 @@ export class MemberDisk {
 
   /** Resolves when nothing is under way. */
   idle(): Promise<void> {
-    if (this.#underWay === 0) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.#whenIdle = resolve;
-    });
+    return this.#underWay === 0 ? Promise.resolve() : this.#whenIdle.promise;
   }
 
   // --- the file --------------------------------------------------------------------------------------------
@@ -256,7 +253,10 @@ export class MemberDisk {
 
   #ended(): void {
     this.#underWay -= 1;
-    if (this.#underWay === 0) this.#whenIdle?.();
+    if (this.#underWay === 0) {
+      this.#whenIdle.resolve();
+      this.#whenIdle = Promise.withResolvers();
+    }
     this.#options.run();
   }
 }

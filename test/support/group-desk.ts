@@ -125,9 +125,9 @@ export class GroupDesk implements GroupApi {
     this.#refuseAway();
     this.leases.push(request);
     for (const realVolume of request.givingWay) this.#groupOf(realVolume).giveWay(realVolume);
-    const holds = ({ realVolume, epoch }: LeaseRequest['leases'][number]) =>
-      leaseHolds(this.#groupOf(realVolume).segment, realVolume, epoch);
-    return { granted: request.leases.map(holds) };
+    const verdict = ({ realVolume, epoch }: LeaseRequest['leases'][number]) =>
+      leaseHolds(this.#groupOf(realVolume).segment, realVolume, epoch) ? 'granted' : 'over';
+    return { answers: request.leases.map(verdict) };
   }
 
   async reportDiscard(report: DiscardReport): Promise<void> {

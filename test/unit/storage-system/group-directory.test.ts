@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import type { LeaseRequest, PairReport } from '../../../src/control-protocol/copy-groups.ts';
+import type { LeaseRequest, LeaseVerdict, PairReport } from '../../../src/control-protocol/copy-groups.ts';
 import { ControlError } from '../../../src/model/errors.ts';
 import { type GroupApi, GroupDirectory } from '../../../src/storage-system/group-directory.ts';
 import { silentLog } from '../../support/log.ts';
@@ -15,17 +15,19 @@ function subject(api: Partial<GroupApi>) {
   return new GroupDirectory({ api: whole, log: silentLog });
 }
 
+const ANSWERS: Record<number, LeaseVerdict> = { 2: 'over', 3: 'later' };
+
 test('questions about epochs go together, in one request, and each has its own answer', async () => {
   const requests: LeaseRequest[] = [];
   const directory = subject({
     renewLeases: async (request) => {
       requests.push(request);
-      return { granted: request.leases.map(({ epoch }) => epoch !== 2) };
+      return { answers: request.leases.map(({ epoch }) => ANSWERS[epoch] ?? 'granted') };
     },
   });
   directory.giveWay(idOf(2));
   const answers = await Promise.all([1, 2, 3].map((n) => directory.renew(idOf(n), n)));
-  expect(answers).toEqual(['granted', 'stale-epoch', 'granted']);
+  expect(answers).toEqual(['granted', 'stale-epoch', 'unreachable']);
   expect(requests).toEqual([
     { leases: [1, 2, 3].map((n) => ({ realVolume: idOf(n), epoch: n })), givingWay: [idOf(2)] },
   ]);
@@ -35,17 +37,17 @@ test('questions about epochs go together, in one request, and each has its own a
 
 test('what is asked while a request is under way goes with the next one', async () => {
   const requests: LeaseRequest[] = [];
-  const first = Promise.withResolvers<{ granted: boolean[] }>();
+  const first = Promise.withResolvers<{ answers: LeaseVerdict[] }>();
   const directory = subject({
     renewLeases: (request) => {
       requests.push(request);
-      return requests.length === 1 ? first.promise : Promise.resolve({ granted: [true, true] });
+      return requests.length === 1 ? first.promise : Promise.resolve({ answers: ['granted', 'granted'] });
     },
   });
   const one = directory.renew(idOf(1), 1);
   while (requests.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
   const others = [directory.renew(idOf(2), 1), directory.renew(idOf(3), 1)];
-  first.resolve({ granted: [true] });
+  first.resolve({ answers: ['granted'] });
   expect(await Promise.all([one, ...others])).toEqual(['granted', 'granted', 'granted']);
   expect(requests.map(({ leases }) => leases.length)).toEqual([1, 2]);
 });
