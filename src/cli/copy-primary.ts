@@ -1,10 +1,11 @@
 /** `volary copy switch` and `volary copy failover`: which copy is the primary, that hosts read and write. */
 
 import type { OperationRecord } from '../control-protocol/catalog.ts';
-import type { SwitchCopy } from '../control-protocol/directory-api.ts';
+import type { SwitchCopy, VolumeView } from '../control-protocol/directory-api.ts';
 import { SiteName, StorageName, VolumeName } from '../control-protocol/names.ts';
 import { UsageError } from '../model/errors.ts';
 import { parseDirectory, withDirectory } from './directory-option.ts';
+import { formatSize } from './size-text.ts';
 import { parseAs, parseSingle } from './values.ts';
 import { type Action, verb } from './verb.ts';
 import { conclude, parseWait, withWait } from './wait-option.ts';
@@ -89,18 +90,31 @@ export const failover = verb({
     const volume = parseAs('bad-name', VolumeName, given.volume);
     const storage = parseAs('bad-name', StorageName, given.storage);
     return async (output) => {
+      const lost = given.force ? lossOf(await directory.volume(volume), storage) : '';
       const operation = await directory.failOver(volume, { storage, force: given.force });
       await conclude(operation, {
         directory,
         output,
         wait,
         told: (finished) => {
-          output.result(finished, `the primary of volume ${volume} is on ${storage} now`);
+          output.result(finished, `the primary of volume ${volume} is on ${storage} now${lost}`);
         },
       });
     };
   },
 });
+
+/** What a forced failover to the copies there gives up, in words. */
+function lossOf({ name, segments }: VolumeView, storage: StorageName): string {
+  const behind = segments
+    .flatMap(({ copies }) => copies)
+    .filter((copy) => copy.storage === storage && copy.role === 'secondary' && copy.pair !== 'duplex');
+  if (behind.length === 0) return '';
+  const bytes = behind.reduce((sum, { outOfSyncBytes }) => sum + outOfSyncBytes, 0);
+  if (behind.every(({ outOfSyncKnown }) => outOfSyncKnown))
+    return `; ${formatSize(bytes)} that it lacked are lost`;
+  return `; what it lacked is lost: how much, "volary events" says when the old primary of ${name} is back`;
+}
 
 /** @throws UsageError */
 function parseTarget(storage: string | undefined, site: SiteName | undefined): SwitchCopy {

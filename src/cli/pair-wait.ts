@@ -7,6 +7,7 @@ import { ControlError } from '../model/errors.ts';
 import { askUntil } from './finish.ts';
 import { withProgress } from './progress.ts';
 import { formatSize } from './size-text.ts';
+import { outOfSync } from './volume-text.ts';
 
 const ASK_EVERY_MS = 250;
 
@@ -50,7 +51,10 @@ export function untilPairs(wish: PairWish): Promise<VolumeView> {
   return withProgress(work, () => formatProgress(volume, waitingFor, totalBytes));
 }
 
-type Copy = Pick<SegmentView['copies'][number], 'storage' | 'role' | 'pair' | 'reason' | 'outOfSyncBytes'>;
+type Copy = Pick<
+  SegmentView['copies'][number],
+  'storage' | 'role' | 'pair' | 'reason' | 'outOfSyncBytes' | 'outOfSyncKnown'
+>;
 
 /** @throws ControlError 'conflict' */
 function copiesOf({ segments }: VolumeView, { volume, storage }: PairWish): Copy[] {
@@ -68,9 +72,10 @@ function outOfSyncBytes(copies: readonly Copy[]): number {
   return copies.reduce((sum, copy) => sum + copy.outOfSyncBytes, 0);
 }
 
-function formatPair({ storage, pair, reason, outOfSyncBytes: bytes }: Copy): string {
+function formatPair(copy: Copy): string {
+  const { storage, pair, reason } = copy;
   const why = reason === null ? '' : ` (${reason})`;
-  return `${storage} is ${pair}${why}, ${formatSize(bytes)} out of sync`;
+  return `${storage} is ${pair}${why}, ${outOfSync(copy)} out of sync`;
 }
 
 const BAR_LENGTH = 24;

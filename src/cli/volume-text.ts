@@ -4,9 +4,11 @@ import type { SegmentView, VolumeView } from '../control-protocol/directory-api.
 import { formatSize } from './size-text.ts';
 import { type Column, formatTable } from './table.ts';
 
+type CopyView = SegmentView['copies'][number];
+
 interface Part {
   readonly segment: SegmentView;
-  readonly copy: SegmentView['copies'][number];
+  readonly copy: CopyView;
   /** The segment's first line: the others leave out what is the same. */
   readonly isFirst: boolean;
 }
@@ -29,11 +31,19 @@ const COLUMNS: readonly Column<Part>[] = [
   {
     head: 'OUT OF SYNC',
     align: 'right',
-    cell: ({ copy }) => (copy.role === 'primary' ? '-' : formatSize(copy.outOfSyncBytes)),
+    cell: ({ copy }) => (copy.role === 'primary' ? '-' : outOfSync(copy)),
   },
   { head: 'MODE', cell: ({ copy }) => copy.mode },
   { head: 'FILE', cell: ({ copy }) => copy.file ?? '-' },
 ];
+
+/** Its primary may not have answered. */
+export function outOfSync({
+  outOfSyncBytes,
+  outOfSyncKnown,
+}: Pick<CopyView, 'outOfSyncBytes' | 'outOfSyncKnown'>): string {
+  return outOfSyncKnown ? formatSize(outOfSyncBytes) : 'unknown';
+}
 
 export function formatVolume(volume: VolumeView): string {
   const group = volume.group === null ? '' : `, group ${volume.group}`;

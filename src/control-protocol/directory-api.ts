@@ -174,6 +174,9 @@ export const CopyView = CopyRecord.omit({ accessKey: true, pairRevision: true })
   site: SiteName,
   reason: z.string().nullable().describe('why it is not as it should be, in words; null: it is'),
   outOfSyncBytes: Bytes,
+  outOfSyncKnown: z
+    .boolean()
+    .describe('false: its primary has not been asked, or has not answered; the bytes are 0 then'),
   lag: Lag,
 });
 export const SegmentView = z.object({

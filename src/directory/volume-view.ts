@@ -69,6 +69,7 @@ function copyView(
     pair: copy.role === 'primary' ? worstPair(segment) : copy.pair,
     reason: failureOf(view, copy) ?? reasonOf(copy),
     outOfSyncBytes: pairs.get(copy.realVolume)?.outOfSyncBytes ?? 0,
+    outOfSyncKnown: copy.role === 'primary' || pairs.has(copy.realVolume),
     lag: NO_LAG,
   };
 }

@@ -67,6 +67,21 @@ describe('copies', () => {
     expect(await said('failover', 'db', 'west-1', '--no-wait')).toMatch(/^op-[0-9a-f]{16}\n$/);
   });
 
+  test('failover --force says what is lost', async () => {
+    const { url } = directory();
+    directory().addVolume('db', GiB);
+    addCopy(directory(), 'db', 'west-1', 'duplex');
+    const forced = async () =>
+      (await volary(url, ['copy', 'failover', 'db', 'west-1', '--force'])).stdout
+        .replace(/^.* now/, '')
+        .trim();
+    setPair(directory(), 'db', 'west-1', 'suspended', { outOfSyncBytes: 3 * 2 ** 20 });
+    expect(await forced()).toBe('; 3 MiB that it lacked are lost');
+    addCopy(directory(), 'db', 'west-1', 'suspended');
+    setPair(directory(), 'db', 'west-1', 'suspended', { outOfSyncBytes: 0, outOfSyncKnown: false });
+    expect(await forced()).toMatch(/^; what it lacked is lost: how much, "volary events" says/);
+  });
+
   test('what the directory refuses is a failure, with its code', async () => {
     const { url } = directory();
     directory().addVolume('db', GiB);
@@ -134,6 +149,8 @@ describe('copies', () => {
       '                west-1   west  secondary  suspended (unreachable)        4 KiB  normal  /srv/rv.raw',
       '                east-2   east  secondary  duplex                           0 B  normal  /srv/rv.raw',
     ]);
+    setPair(directory(), 'db', 'west-1', 'suspended', { outOfSyncKnown: false });
+    expect((await volary(url, ['volume', 'show', 'db'])).stdout).toMatch(/^ *west-1 .* suspended +unknown /m);
     expect((await document<StatusView>(url, ['status'])).volumes.suspended).toEqual(['db']);
     expect((await volary(url, ['status'])).stdout).toMatch(
       /^volume db: a copy does not follow \(why: volary volume show db\)$/m,

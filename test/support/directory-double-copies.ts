@@ -39,7 +39,7 @@ export function setPair(
   volume: string,
   storage: string,
   pair: Pair,
-  more: { reason?: string; outOfSyncBytes?: number } = {},
+  more: { reason?: string; outOfSyncBytes?: number; outOfSyncKnown?: boolean } = {},
 ): void {
   changeCopies(double, volume, (copies) =>
     copies.map((copy) => (copy.storage === storage ? { ...copy, reason: null, ...more, pair } : copy)),

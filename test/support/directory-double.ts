@@ -295,7 +295,14 @@ function ended(operation: OperationRecord, ending: Ending | undefined): Operatio
 export function copyView(storage: string) {
   return {
     ...{ storage, site: 'east', realVolume: 'rv-0123456789abcdef', realOffset: 0, role: 'primary' },
-    ...{ pair: 'simplex', mode: 'normal', file: '/srv/rv.raw', reason: null, outOfSyncBytes: 0 },
+    ...{
+      pair: 'simplex',
+      mode: 'normal',
+      file: '/srv/rv.raw',
+      reason: null,
+      outOfSyncBytes: 0,
+      outOfSyncKnown: true,
+    },
     lag: { entries: 0, bytes: 0, seconds: 0 },
   };
 }

@@ -19,7 +19,8 @@ test('sites in their order, however they are given', () => {
 
 test('progress of copies: what has been copied since somebody looks', () => {
   const copy = { storage: 'west-1', role: 'secondary', pair: 'copying', reason: null } as never;
-  const at = (outOfSyncBytes: number) => ({ ...(copy as object), outOfSyncBytes }) as never;
+  const at = (outOfSyncBytes: number) =>
+    ({ ...(copy as object), outOfSyncBytes, outOfSyncKnown: true }) as never;
   expect(formatProgress('db', [at(4 * GiB)], 4 * GiB)).toBe(
     'volume db, west-1: copying  [------------------------] 0 %, 4 GiB out of sync',
   );

@@ -407,6 +407,8 @@ test('what is shown of pairs comes from the primary, when it answers', async () 
   });
   a.behaviour = ({ method }) => (method === 'GET group' ? 'cut' : 'serve');
   expect(await outOfSync()).toEqual([0, 0]);
+  const known = (await directory.volume(V)).segments[0]?.copies.map(({ outOfSyncKnown }) => outOfSyncKnown);
+  expect(known).toEqual([true, false]);
   const locations = await directory.location(V, {});
   expect(locations.map(({ role, uri }) => [role, uri.includes('@')])).toEqual([
     ['primary', true],

@@ -105,6 +105,7 @@ function copyView(storage: string, realVolume: string | undefined) {
     wanted: 'following',
     mode: 'normal',
     outOfSyncBytes: 0,
+    outOfSyncKnown: true,
     lag: { entries: 0, bytes: 0, seconds: 0 },
     file: `/srv/${storage}/${realVolume}.img`,
   };
