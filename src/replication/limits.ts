@@ -42,6 +42,14 @@ export const DEFAULT_LIMITS: ReplicaLimits = {
   sleepMs: 500,
 };
 
+/** Epochs are counted: one that is so far ahead is no epoch, and taking it would leave the directory behind for ever. */
+const EPOCH_LEAP_MAX = 1024;
+
+/** A peer says that `epoch` has begun, and that may be. */
+export function isNewerEpoch(epoch: number, known: number): boolean {
+  return epoch > known && epoch <= known + EPOCH_LEAP_MAX;
+}
+
 /** What difference bitmaps count. */
 export const BLOCK_BYTES = 4096;
 /** What the activity log counts. */

@@ -30,8 +30,8 @@ export interface PairsOptions extends Keep {
   readonly bytesPerSecond: () => number;
   /** Leases, and what may be served, have to be looked at again. */
   readonly changed: () => void;
-  /** There is a newer epoch; 0: which, is not known. */
-  readonly stale: (epoch: number) => void;
+  /** False: this epoch is not older than that one. */
+  readonly stale: (epoch: number | undefined) => boolean;
 }
 
 export class Pairs {
@@ -199,10 +199,7 @@ export class Pairs {
   linkRefused(member: MemberId, session: Token, code: RefusalCode, epoch: number): void {
     const pair = this.#pairOf(member, session);
     if (pair === undefined) return;
-    if (epoch > this.#options.core.durable.config.epoch) {
-      this.#options.stale(epoch);
-      return;
-    }
+    if (this.#options.stale(epoch)) return;
     this.#notConnected(pair, code === 'failed' ? 'failed' : 'refused', `refused: ${code}`);
   }
 
@@ -238,8 +235,7 @@ export class Pairs {
         break;
       }
       case 'fenced':
-        if (message.epoch > this.#options.core.durable.config.epoch) this.#options.stale(message.epoch);
-        else this.lose(pair, 'unreachable', 'it has ended the session');
+        if (!this.#options.stale(message.epoch)) this.lose(pair, 'unreachable', 'it has ended the session');
         break;
     }
   }
@@ -384,7 +380,7 @@ export class Pairs {
       pair.isReporting = false;
       if (this.#isOver || !this.#pairs.includes(pair)) return;
       if (outcome === 'stale-epoch') {
-        this.#options.stale(0);
+        this.#options.stale(undefined);
       } else if (outcome === 'unreachable') {
         pair.reportAtMs = core.nowMs + core.limits.retryMs;
       } else {

@@ -23,7 +23,8 @@ import { type Keep, Writes } from './writes.ts';
 export interface PrimaryOptions extends Keep {
   /** The lease of the primary before has to be waited out. */
   readonly mustWait: boolean;
-  readonly stale: (epoch: number) => void;
+  /** Another member says that `epoch` has begun, or (undefined) the directory that another has. False: it has not. */
+  readonly stale: (epoch: number | undefined) => boolean;
   /** All is settled and confirmed: `epoch` may begin at `to`. */
   readonly drained: (handOver: HandingOver) => void;
 }
@@ -316,7 +317,7 @@ export class Primary {
     this.#renewAtMs = sentMs + leaseMs / 3;
     const token = core.renewed.ask((outcome) => {
       if (this.#isOver) return;
-      if (outcome === 'stale-epoch') this.#options.stale(0);
+      if (outcome === 'stale-epoch') this.#options.stale(undefined);
       if (outcome !== 'granted') return;
       this.#lease.granted(sentMs);
       // Granted although it gives way: nobody can take over. It goes on when the record calls nobody duplex any more.

@@ -15,7 +15,7 @@ import { Core } from './core.ts';
 import type { DurableState, Effect, Event, Output, Request, Token } from './effects.ts';
 import { Journal } from './journal.ts';
 import { Lacks } from './lacks.ts';
-import { DEFAULT_LIMITS, type ReplicaLimits } from './limits.ts';
+import { DEFAULT_LIMITS, isNewerEpoch, type ReplicaLimits } from './limits.ts';
 import { Marks } from './marks.ts';
 import { type HandingOver, type HeldRequest, type PairView, Primary } from './primary.ts';
 import { Secondary } from './secondary.ts';
@@ -302,10 +302,12 @@ export class Replica {
   }
 
   /** There is a newer epoch, and this member was primary. What it knows of others stays right unless another was made primary (by force). */
-  #deposed(epoch: number): void {
+  #deposed(epoch: number | undefined): boolean {
     const { durable } = this.#core;
-    const newer = Math.max(durable.epoch, epoch === 0 ? durable.config.epoch + 1 : epoch);
-    this.#raise(newer, true, 'there is a newer epoch');
+    const { config } = durable;
+    if (epoch !== undefined && !isNewerEpoch(epoch, config.epoch)) return false;
+    this.#raise(Math.max(durable.epoch, epoch ?? config.epoch + 1), true, 'there is a newer epoch');
+    return true;
   }
 
   #handedOver({ token, epoch }: HandingOver): void {
@@ -333,7 +335,10 @@ export class Replica {
     if (epoch < durable.epoch) refuse('stale-epoch');
     else if (source === core.id || isOther || (this.#primary !== undefined && epoch === durable.epoch)) {
       refuse('unknown');
-    } else if (sizeBytes > this.#keep.lacks.sizeBytes) refuse('size');
+    } else if (epoch > durable.epoch && !isNewerEpoch(epoch, durable.epoch)) refuse('policy');
+    // The directory will tell of a member that is new here before its primary's time is over.
+    else if (epoch > durable.epoch && memberOf(durable.config, source) === undefined) refuse('busy');
+    else if (sizeBytes > this.#keep.lacks.sizeBytes) refuse('size');
     else {
       const isStillEqual = durable.role === 'secondary' && durable.isEqual;
       if (epoch > durable.epoch) this.#raise(epoch, isStillEqual, 'a primary of a newer epoch');
@@ -384,6 +389,10 @@ export class Replica {
     this.#role = to;
     this.#core.emit({ kind: 'told', what: { kind: 'role', from, to, epoch, cause } });
   }
+}
+
+function memberOf({ members }: GroupConfig, id: MemberId): GroupConfig['members'][number] | undefined {
+  return members.find(({ realVolume }) => realVolume === id);
 }
 
 /** Members that this one has not heard of before lack everything. */

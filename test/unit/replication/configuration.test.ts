@@ -99,10 +99,22 @@ describe('nonsense of a peer ends the session', () => {
     ['stale-epoch', { source: A, epoch: 0, sizeBytes: SIZE }],
     ['unknown', { source: C, epoch: 1, sizeBytes: SIZE }],
     ['size', { source: A, epoch: 1, sizeBytes: SIZE + BLOCK }],
+    ['policy', { source: A, epoch: Number.MAX_SAFE_INTEGER, sizeBytes: SIZE }],
+    ['busy', { source: C, epoch: 2, sizeBytes: SIZE }],
   ] as const)('a hello is refused: %s', (code, hello) => {
     const group = duplexGroup([A, B]);
     group.push(B, { kind: 'hello', session: 77, ...hello });
     expect(group.get(B).effectsOf('refuse')).toEqual([{ kind: 'refuse', session: 77, code, epoch: 1 }]);
+  });
+
+  test('an epoch that cannot be is nothing that a primary gives way to', () => {
+    const group = duplexGroup([A, B]);
+    const { session } = group.get(A).effectsOf('connect').at(-1)!;
+    const message = { kind: 'fenced', epoch: Number.MAX_SAFE_INTEGER } as const;
+    group.push(A, { kind: 'from-secondary', from: B, session, message });
+    group.pass(3000);
+    expect(group.get(A).replica.view()).toMatchObject({ role: 'primary', epoch: 1 });
+    expect(group.pairOf(B)).toBe('duplex');
   });
 
   test('a hello to who has not been configured, or is primary of that epoch, is refused', () => {
