@@ -12,13 +12,12 @@
  *                                        <-  heartbeat-ack
  */
 
+import type { Range } from '../base/range.ts';
+
 /** A member of a copy group: the id of its real volume, `rv-` and 16 hexadecimal digits. */
 export type MemberId = string;
 
-export interface Range {
-  readonly offset: number;
-  readonly length: number;
-}
+export type { Range };
 
 export type RefusalCode =
   | 'stale-epoch' // a newer epoch is known: `epoch`

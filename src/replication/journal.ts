@@ -6,11 +6,11 @@
  * 2. `before` is what the start has told; it stays until `forget`.
  */
 
+import { EXTENT_BYTES } from '../model/copy-granularity.ts';
 import { assert } from '../model/errors.ts';
 import type { Range } from '../peer-protocol/messages.ts';
 import type { Core } from './core.ts';
 import type { Token } from './effects.ts';
-import { EXTENT_BYTES } from './limits.ts';
 import type { Marks } from './marks.ts';
 import type { Work } from './work.ts';
 

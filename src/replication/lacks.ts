@@ -7,9 +7,9 @@
  */
 
 import { BlockBitmap } from '../base/block-bitmap.ts';
+import { BLOCK_BYTES } from '../model/copy-granularity.ts';
 import type { MemberId, Range } from '../peer-protocol/messages.ts';
 import type { Core } from './core.ts';
-import { BLOCK_BYTES } from './limits.ts';
 
 interface Lack {
   readonly missing: BlockBitmap;

@@ -50,9 +50,5 @@ export function isNewerEpoch(epoch: number, known: number): boolean {
   return epoch > known && epoch <= known + EPOCH_LEAP_MAX;
 }
 
-/** What difference bitmaps count. */
-export const BLOCK_BYTES = 4096;
-/** What the activity log counts. */
-export const EXTENT_BYTES = 4 * 1024 * 1024;
 /** What is zeroed at once at a member that lacks everything. */
 export const WIPE_BYTES = 1024 * 1024 * 1024;

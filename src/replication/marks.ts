@@ -8,9 +8,9 @@
  * 4. One `unmark` at a time. About `hotExtentsMax` extents stay marked; more only while work is in them, or until the next tick.
  */
 
+import { EXTENT_BYTES } from '../model/copy-granularity.ts';
 import type { Range } from '../peer-protocol/messages.ts';
 import type { Core } from './core.ts';
-import { EXTENT_BYTES } from './limits.ts';
 import type { Work } from './work.ts';
 
 interface Extent {

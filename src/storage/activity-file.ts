@@ -1,7 +1,8 @@
 /** The file `activity` of an activity log: header and map, as activity-log.ts draws them. */
 
 import type { BlockBitmap } from '../base/block-bitmap.ts';
-import { EXTENT_BYTES, readMap } from './activity-map.ts';
+import { EXTENT_BYTES } from '../model/copy-granularity.ts';
+import { readMap } from './activity-map.ts';
 import { readWholeFile } from './replace-file.ts';
 import { findHeader, PAYLOAD_BYTES, TWIN_HEADER_BYTES } from './twin-header.ts';
 

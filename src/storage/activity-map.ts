@@ -14,9 +14,8 @@
 import { crc32 } from 'node:zlib';
 import { clearBits, setBits } from '../base/bits.ts';
 import { BlockBitmap } from '../base/block-bitmap.ts';
+import { EXTENT_BYTES } from '../model/copy-granularity.ts';
 import { writeWhole } from './write-whole.ts';
-
-export const EXTENT_BYTES = 4 * 1024 * 1024;
 
 const SECTOR_BYTES = 512;
 const HEAD_BYTES = 16;

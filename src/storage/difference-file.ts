@@ -44,6 +44,7 @@ import { clearBits, countBits, findBit, setBits } from '../base/bits.ts';
 import { BlockBitmap } from '../base/block-bitmap.ts';
 import type { Range } from '../base/range.ts';
 import { ENXIO, SEEK_DATA, seekAsync } from '../base/syscalls.ts';
+import { BLOCK_BYTES } from '../model/copy-granularity.ts';
 import { StoreError } from '../model/errors.ts';
 import { storeErrorOf, storeErrorOfErrno } from './errors.ts';
 import { NEW_SUFFIX, replaceFile } from './replace-file.ts';
@@ -53,7 +54,6 @@ import { tryWriteWhole, writeWhole } from './write-whole.ts';
 const FORMAT = { magic: 'VolaryDB', version: 1 };
 const SEQUENCE_WHEN_MADE = 2;
 
-const BLOCK_BYTES = 4096;
 const PAGE_BYTES = 4096;
 const HEAD_BYTES = 32;
 const CHECKED_AT = 4;

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, onTestFinished, test } from 'vitest';
 import type { Range } from '../../src/base/range.ts';
-import { EXTENT_BYTES } from '../../src/storage/activity-map.ts';
+import { EXTENT_BYTES } from '../../src/model/copy-granularity.ts';
 import { openCopyFolder } from '../../src/storage/copy-folder.ts';
 import { BLOCK_BYTES, OTHER, optionsOf, REAL_VOLUME } from '../support/copy-folder-child.ts';
 import { diskFolder, type Folder } from '../support/disk.ts';

@@ -3,8 +3,8 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { type Range, unionOf } from '../../../src/base/range.ts';
+import { EXTENT_BYTES } from '../../../src/model/copy-granularity.ts';
 import type { ActivityLog } from '../../../src/storage/activity-log.ts';
-import { EXTENT_BYTES } from '../../../src/storage/activity-map.ts';
 import { type OpenedActivityLog, openActivityLog } from '../../../src/storage/open-activity-log.ts';
 import type { Slot } from '../../../src/storage/unsettled-journal.ts';
 import { memoryFolder } from '../../support/disk.ts';

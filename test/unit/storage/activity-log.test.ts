@@ -3,9 +3,9 @@ import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'no
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Range } from '../../../src/base/range.ts';
+import { EXTENT_BYTES } from '../../../src/model/copy-granularity.ts';
 import { UsageError } from '../../../src/model/errors.ts';
 import type { ActivityLog } from '../../../src/storage/activity-log.ts';
-import { EXTENT_BYTES } from '../../../src/storage/activity-map.ts';
 import { readBootId } from '../../../src/storage/boot-id.ts';
 import { type OpenedActivityLog, openActivityLog } from '../../../src/storage/open-activity-log.ts';
 import { SLOTS } from '../../../src/storage/unsettled-journal.ts';

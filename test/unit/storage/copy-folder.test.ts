@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { EXTENT_BYTES } from '../../../src/storage/activity-map.ts';
+import { EXTENT_BYTES } from '../../../src/model/copy-granularity.ts';
 import { listCopyFolders, openCopyFolder, removeCopyFolder } from '../../../src/storage/copy-folder.ts';
 import { OTHER, optionsOf, REAL_VOLUME } from '../../support/copy-folder-child.ts';
 import { diskFolder, type Folder } from '../../support/disk.ts';
