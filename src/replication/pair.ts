@@ -127,6 +127,8 @@ export class Pair {
   reason: SuspendReason | null = null;
   isReportDue = false;
   isReporting = false;
+  /** What the directory has told while a report was on its way. */
+  toldMeanwhile: { readonly recorded: RecordedState | undefined } | undefined;
   reportAtMs = 0;
 
   isFollowing = false;

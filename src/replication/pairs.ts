@@ -129,12 +129,13 @@ export class Pairs {
 
   /** What the record says now. It may have changed without a report that is known of: one that was given up can be recorded later. */
   recordSays(pair: Pair, recorded: RecordedState | undefined): void {
-    if (
-      pair.isReporting ||
-      (pair.state !== 'duplex' && pair.state !== 'equalizing' && pair.state !== 'copying')
-    )
+    // Which of the two came later, that or the report that is on its way, nobody knows: it counts when that has been answered.
+    if (pair.isReporting) {
+      pair.toldMeanwhile = { recorded };
       return;
+    }
     pair.recorded = recorded;
+    if (pair.state !== 'duplex' && pair.state !== 'equalizing' && pair.state !== 'copying') return;
     pair.isReportDue = recorded !== RECORDED_AS[pair.state];
     this.#report(pair);
   }
@@ -388,6 +389,9 @@ export class Pairs {
         if (RECORDED_AS[pair.state] === said) this.#recorded(pair);
         else this.#report(pair);
       }
+      const told = pair.toldMeanwhile;
+      pair.toldMeanwhile = undefined;
+      if (told !== undefined && !this.#isOver) this.recordSays(pair, told.recorded);
     });
     pair.isReporting = true;
     const { epoch } = core.durable.config;

@@ -7,6 +7,20 @@ const FOUND = [
   [297110889, 'a member was copied to before one that may be promoted had the same blocks'],
   [297110133, 'the same, with a change of primary'],
   [297110816, 'the same, after all had lost their power'],
+  [
+    298322735,
+    'what an earlier life had reported came to be recorded before anybody was connected, and was never set right',
+  ],
+  [400001023, 'the same'],
+  [297111059, 'a member was being zeroed when its primary died: all of it was in flight, and is copied'],
+  [298321547, 'the same'],
+  [400000571, 'the same'],
+  [
+    298865472,
+    'a member that had never heard of its primary, and had lost its cache: what was marked there is copied',
+  ],
+  [297110850, 'copied more than what differed, in an earlier version of the rules'],
+  [20180, 'the same'],
 ] as const;
 
 for (const [seed, what] of FOUND) {

@@ -147,17 +147,24 @@ export class Oracles {
     }
   }
 
-  /** A pair is about to be made equal: what differs may be copied. */
+  /**
+   * A pair is about to be made equal: what differs may be copied. Also what was in flight at either of them, or all that was marked at one that has lost its
+   * cache, though they may differ in everything for other reasons: a primary cannot know which of that it has already.
+   */
   linked(from: MemberId, to: MemberId): void {
     const [source, target] = [this.#member(from), this.#member(to)];
     if (source === undefined || target === undefined) return;
     const known = knownDifferences(source, target);
-    if (known === 'everything') {
-      const blocks = new Set([...source.disk.data.keys(), ...target.disk.data.keys()].map(blockOf));
-      this.copyableBytes += blocks.size * BLOCK_BYTES;
+    if (known !== 'everything') {
+      this.copyableBytes += known.size * BLOCK_BYTES;
+      return;
     }
-    const bits = known === 'everything' ? source.disk.bits.get(to)?.keys() : known;
-    this.copyableBytes += [...(bits ?? [])].length * BLOCK_BYTES;
+    const blocks = new Set([...source.disk.data.keys(), ...target.disk.data.keys()].map(blockOf));
+    for (const block of source.disk.bits.get(to)?.keys() ?? []) blocks.add(block);
+    for (const { disk } of [source, target]) {
+      for (const range of disk.unsettled()) for (const block of blocksOf(range)) blocks.add(block);
+    }
+    this.copyableBytes += blocks.size * BLOCK_BYTES;
   }
 
   /** Nothing happens any more. Undefined, or what is still to be done. */

@@ -44,6 +44,30 @@ describe('configuration', () => {
     expect(group.pairOf(B)).toBe('duplex');
   });
 
+  test('what an earlier life reported arrives before anybody is connected: it is set right when they are', () => {
+    const group = duplexGroup([A, B]);
+    group.tell();
+    group.kill(A);
+    group.park(({ kind }) => kind === 'link-up');
+    group.start(A);
+    group.tell({ members: group.setPair(B, { pair: 'suspended' }) }, [A]);
+    group.unpark();
+    group.pass(300);
+    expect(group.get(A).replica.view().pairs).toMatchObject([{ realVolume: B, state: 'duplex' }]);
+    expect(group.pairOf(B)).toBe('duplex');
+  });
+
+  test('what the record says while a report is on its way counts when that has been answered', () => {
+    const group = duplexGroup([A, B]);
+    group.park(({ kind }) => kind === 'reported');
+    group.tell({ members: group.setPair(B, { pair: 'suspended' }) }, [A]);
+    expect(group.pairOf(B)).toBe('duplex');
+    group.tell({ members: group.setPair(B, { pair: 'suspended' }) }, [A]);
+    group.unpark();
+    group.pass(300);
+    expect(group.pairOf(B)).toBe('duplex');
+  });
+
   test('the rate of copying is kept', () => {
     const group = duplexGroup([A, B], {}, { copyBytesPerSecond: 1024 * 1024 });
     group.cutOff(B);
