@@ -80,9 +80,9 @@ export type Event = {
       readonly lacks: ReadonlyMap<MemberId, readonly Range[]>;
       readonly hasLostCache: boolean;
       /** All extents that the activity log has marked; those that nobody tells of here stay marked. */
-      readonly marked?: readonly number[];
-      /** Of this member's own real volume, which may have been resized since the group was told. Without it, as the group was told. */
-      readonly sizeBytes?: number;
+      readonly marked: readonly number[];
+      /** Of this member's own file, whatever the group was told: it may have been resized since. */
+      readonly sizeBytes: number;
     }
   /** This member's own real volume has another size. */
   | { readonly kind: 'resized'; readonly sizeBytes: number }

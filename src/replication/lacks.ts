@@ -36,12 +36,7 @@ export class Lacks {
     }
   }
 
-  /** At least that size. */
-  grow(sizeBytes: number): void {
-    if (sizeBytes > this.#sizeBytes) this.resize(sizeBytes);
-  }
-
-  /** The size of this member's own real volume: nobody lacks what is behind its end. */
+  /** The size of this member's own file, never what the group is told: nobody lacks what is behind its end. */
   resize(sizeBytes: number): void {
     this.#sizeBytes = sizeBytes;
     for (const { missing, copied, flushing } of this.#lacks.values()) {

@@ -4,7 +4,8 @@
  * Invariants
  * 1. Work is begun only when all of its extents are hot: marked durably, and not being unmarked.
  * 2. An extent is unmarked only while no work in it is unsettled, and after data and bitmaps have been flushed (the driver does).
- * 3. Nothing is marked behind the volume's end: what is cut off is forgotten as soon as no work is in it.
+ * 3. Nothing is marked behind the volume's end. An extent that is cut off has lost its mark: when the volume grows again while something is
+ *    unsettled there, it has to be marked again.
  * 4. One `unmark` at a time. About `hotExtentsMax` extents stay marked; more only while work is in them, or until the next tick.
  */
 
@@ -15,7 +16,10 @@ import type { Work } from './work.ts';
 
 interface Extent {
   readonly number: number;
-  state: 'marking' | 'hot' | 'unmarking';
+  /** gone: cut off, and its mark with it, while something is unsettled in it. */
+  state: 'marking' | 'hot' | 'unmarking' | 'gone';
+  /** Cut off while it was being marked. */
+  isCutOff: boolean;
   /** Unsettled work in it. */
   active: number;
   usedMs: number;
@@ -35,14 +39,19 @@ export class Marks {
   }
 
   /** Marked by an earlier process. */
-  start(extents: readonly number[]): void {
+  start(extents: readonly number[], sizeBytes: number): void {
+    this.#end = Math.ceil(sizeBytes / EXTENT_BYTES);
     for (const number of extents) this.#add(number, 'hot');
   }
 
   /** The driver has taken away the marks behind the new end. */
   resize(sizeBytes: number): void {
     this.#end = Math.ceil(sizeBytes / EXTENT_BYTES);
-    for (const extent of this.#extents.values()) this.#forgetCutOff(extent);
+    for (const extent of this.#extents.values()) {
+      if (extent.number < this.#end) continue;
+      if (extent.state === 'marking') extent.isCutOff = true;
+      else if (extent.state === 'hot') this.#lose(extent);
+    }
   }
 
   extents(): number[] {
@@ -57,8 +66,9 @@ export class Marks {
     let cold: number[] | undefined;
     for (let number = Math.floor(work.offset / EXTENT_BYTES); number <= last; number++) {
       let extent = this.#extents.get(number);
-      if (extent === undefined) {
-        extent = this.#add(number, 'marking');
+      if (extent === undefined || extent.state === 'gone') {
+        extent ??= this.#add(number, 'marking');
+        extent.state = 'marking';
         cold ??= [];
         cold.push(number);
       }
@@ -122,7 +132,14 @@ export class Marks {
   }
 
   #add(number: number, state: Extent['state']): Extent {
-    const extent: Extent = { number, state, active: 0, usedMs: this.#core.nowMs, waiting: undefined };
+    const extent: Extent = {
+      number,
+      state,
+      isCutOff: false,
+      active: 0,
+      usedMs: this.#core.nowMs,
+      waiting: undefined,
+    };
     this.#extents.set(number, extent);
     return extent;
   }
@@ -133,12 +150,14 @@ export class Marks {
     for (let number = Math.floor(range.offset / EXTENT_BYTES); number <= last; number++) {
       const extent = this.#extents.get(number) as Extent;
       extent.active -= 1;
-      if (number >= this.#end) this.#forgetCutOff(extent);
+      if (extent.state === 'gone') this.#lose(extent);
     }
   }
 
-  #forgetCutOff({ number, state, active }: Extent): void {
-    if (number >= this.#end && state === 'hot' && active === 0) this.#extents.delete(number);
+  /** It is not marked any more. */
+  #lose(extent: Extent): void {
+    extent.state = 'gone';
+    if (extent.active === 0) this.#extents.delete(extent.number);
   }
 
   #mark(extents: readonly number[]): void {
@@ -148,15 +167,25 @@ export class Marks {
 
   #marked(extents: readonly number[]): void {
     const hot: Work[] = [];
+    const again: number[] = [];
     for (const number of extents) {
       const extent = this.#extents.get(number) as Extent;
-      extent.state = 'hot';
+      if (extent.isCutOff && number < this.#end && extent.active > 0) {
+        again.push(number);
+        extent.isCutOff = false;
+        continue;
+      }
+      // Behind the end nothing is marked, and nothing has to be: what waits there fails.
+      if (extent.isCutOff || number >= this.#end) this.#lose(extent);
+      else extent.state = 'hot';
+      extent.isCutOff = false;
       for (const work of extent.waiting ?? []) {
         work.cold -= 1;
         if (work.cold === 0) hot.push(work);
       }
       extent.waiting = undefined;
     }
+    if (again.length > 0) this.#mark(again);
     for (const work of hot) work.owner.hot(work);
   }
 

@@ -241,6 +241,7 @@ export class Primary {
   /** The role is over. Returns what was held. */
   end(): HeldRequest[] {
     this.#isOver = true;
+    this.#keeper.close(); // before anything is answered: what a link still has of a payload is the host's again then
     for (const { token } of this.#answers) {
       this.#options.core.emit({ kind: 'answer', token, error: 'shutdown' });
     }
@@ -250,7 +251,6 @@ export class Primary {
       this.#handOver = undefined;
     }
     this.#writes.abandon();
-    this.#keeper.close();
     return [...this.#reads, ...this.#changes];
   }
 

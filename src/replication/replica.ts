@@ -175,12 +175,11 @@ export class Replica {
   // ── start and configuration ──────────────────────────────────────────────────────────────────────────────
 
   #start({ durable, unsettled, lacks, hasLostCache, marked, sizeBytes }: EventOf<'start'>): void {
-    if (sizeBytes !== undefined) this.#keep.lacks.resize(sizeBytes);
-    this.#keep.marks.start(marked ?? []);
+    this.#keep.lacks.resize(sizeBytes);
+    this.#keep.marks.start(marked, sizeBytes);
     this.#keep.journal.start(unsettled, hasLostCache);
     if (durable === undefined) return;
     this.#core.recall(durable);
-    if (sizeBytes === undefined) this.#keep.lacks.grow(durable.config.sizeBytes);
     this.#keep.lacks.start(lacks);
     const { role, config, epoch } = durable;
     if (role === 'secondary') this.#serveAsSecondary('started');
@@ -213,7 +212,6 @@ export class Replica {
     const config = { ...told, isHandedOver };
     const role = config.primary === id ? 'primary' : 'secondary';
     const before = known?.config;
-    this.#keep.lacks.grow(config.sizeBytes);
     if (role === 'primary' && this.#primary !== undefined && known !== undefined && !isNewEpoch) {
       const lacksAll = lacksAllOf(known, config, id);
       const isMember = (member: MemberId): boolean => config.members.some((of) => of.realVolume === member);

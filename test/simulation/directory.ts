@@ -31,6 +31,9 @@ export const LEASE_MS = 3_000;
 const ANSWER_MS = 1_500;
 const TELL_AGAIN_MS = 1_000;
 const HAND_OVER_MS = 4_000;
+/** One request at a time: by then it has been answered, or will not be. */
+const RESIZE_AGAIN_MS = 1_500;
+const GROW_MS = 3_000;
 
 export interface DirectoryWorld {
   readonly network: Network;
@@ -53,6 +56,7 @@ export class Directory {
   isUp = true;
   /** An operation is under way. */
   isBusy = false;
+  #isResizing = false;
 
   constructor(world: DirectoryWorld, copies: readonly CopyRecord[], fence: Fence) {
     this.#world = world;
@@ -150,6 +154,7 @@ export class Directory {
       ({ realVolume, pair }) => pair === 'duplex' && this.#world.isOnline(realVolume),
     );
     if (other === undefined) return;
+    if (this.#isResizing) throw new ControlError('unavailable', 'the volume is being resized');
     this.#change('giving way', (segment) =>
       failedOver(segment, other.realVolume as RealVolumeId, false, true),
     );
@@ -231,6 +236,71 @@ export class Directory {
       (isRefused) => end(isRefused ? 'refused' : 'handed-over'),
     );
     return true;
+  }
+
+  /** Who is smaller than another is so for a while: secondaries grow first, and are cut last. Roles do not change meanwhile. */
+  resize(sizeBytes: number): boolean {
+    const beforeBytes = this.segment.length;
+    if (!this.isUp || this.isBusy || sizeBytes === beforeBytes) return false;
+    [this.isBusy, this.#isResizing] = [true, true];
+    const end = (): void => {
+      this.#world.trace('directory', () => 'the resize has ended');
+      [this.isBusy, this.#isResizing] = [false, false];
+    };
+    const secondaries = this.secondaries().map(({ realVolume }) => realVolume);
+    const all = [this.primary, ...secondaries];
+    const change = (): void =>
+      this.#change(`resize to ${sizeBytes}`, (segment) => ({ ...segment, length: sizeBytes }));
+    if (sizeBytes < beforeBytes) {
+      change();
+      this.#resizeAll([this.primary], sizeBytes, undefined, () =>
+        this.#resizeAll(secondaries, sizeBytes, undefined, end),
+      );
+      return true;
+    }
+    const cutBack = (): void => this.#resizeAll(all, beforeBytes, undefined, end);
+    this.#resizeAll(secondaries, sizeBytes, GROW_MS, (haveGrown) => {
+      if (!haveGrown) return cutBack();
+      this.#resizeAll([this.primary], sizeBytes, GROW_MS, (hasGrown) => {
+        if (!hasGrown) return cutBack();
+        change();
+        end();
+      });
+    });
+    return true;
+  }
+
+  /** Until all have answered, or for so long. */
+  #resizeAll(
+    ids: readonly MemberId[],
+    sizeBytes: number,
+    patienceMs: number | undefined,
+    then: (isDone: boolean) => void,
+  ): void {
+    const { network } = this.#world;
+    const { scheduler } = network;
+    const untilMs = scheduler.nowMs + (patienceMs ?? Number.POSITIVE_INFINITY);
+    const waiting = new Set(ids);
+    const ask = (id: MemberId): void => {
+      scheduler.after(network.delayMs(), () => {
+        if (!this.isUp || network.isCut('directory', id) || scheduler.nowMs >= untilMs) return;
+        this.#world.process(id)?.resize(sizeBytes, () => {
+          scheduler.after(network.delayMs(), () => {
+            if (this.isUp && !network.isCut(id, 'directory')) waiting.delete(id);
+          });
+        });
+      });
+    };
+    const look = (asksMs: number): void => {
+      if (waiting.size === 0 || scheduler.nowMs >= untilMs) {
+        then(waiting.size === 0);
+        return;
+      }
+      const isDue = scheduler.nowMs >= asksMs;
+      if (isDue) for (const id of waiting) ask(id);
+      scheduler.after(10, () => look(isDue ? scheduler.nowMs + RESIZE_AGAIN_MS : asksMs));
+    };
+    look(scheduler.nowMs);
   }
 
   // --- telling -----------------------------------------------------------------------------------------------

@@ -4,8 +4,17 @@
  */
 
 import type { MemberId, Range } from '../../src/peer-protocol/messages.ts';
-import type { DurableState, Operation } from '../../src/replication/effects.ts';
-import { blockOf, piecesOf, rangesOf, sectorsOf, valuesOf } from './layout.ts';
+import type { DurableState, Operation, RequestError } from '../../src/replication/effects.ts';
+import {
+  blockOf,
+  extentsIn,
+  extentsOf,
+  piecesOf,
+  rangesOf,
+  SECTOR_BYTES,
+  sectorsOf,
+  valuesOf,
+} from './layout.ts';
 import type { MemberDisk } from './member-disk.ts';
 import type { EventBody } from './network.ts';
 import type { Scheduler } from './scheduler.ts';
@@ -70,18 +79,29 @@ export class DiskWorks {
   /** `entry`: its name in the journal, if it is to be there. */
   apply(token: number, operation: Operation, entry: string | undefined): void {
     const { data } = this.#disk;
-    const applied = (): void => this.#tell({ kind: 'applied', token, error: undefined });
+    const ended = (error: RequestError | undefined): void => this.#tell({ kind: 'applied', token, error });
+    const applied = (): void => ended(undefined);
     if (operation.kind === 'flush') {
       this.#flush(2, applied);
       return;
     }
     const { offset, length } = operation;
     this.#checkOverlaps(operation);
+    if (entry !== undefined) this.#checkMarks(operation);
     this.#applying.set(token, { offset, length });
     if (entry !== undefined) this.#disk.journal.set(entry, { offset, length });
     const { first, end } = sectorsOf(operation);
     const values = operation.kind === 'write' ? valuesOf(operation.payload) : undefined;
-    const write = (from: number, to: number): void => {
+    if (offset + length > this.#disk.fileBytes) {
+      this.#begin({
+        delayMs: this.#diskMs(),
+        act: () => this.#applying.delete(token),
+        next: () => ended('invalid'),
+      });
+      return;
+    }
+    const write = (from: number, until: number): void => {
+      const to = Math.min(until, this.#disk.fileBytes / SECTOR_BYTES); // it may be cut meanwhile
       if (values !== undefined) for (let at = from; at < to; at++) data.set(at, values[at - first] ?? 0);
       else for (const at of [...data.keys()]) if (at >= from && at < to) data.set(at, 0);
     };
@@ -102,13 +122,18 @@ export class DiskWorks {
       delayMs: this.#diskMs(),
       act: () => write(first, middle),
       tear: () => this.#maybe(0.5, () => write(first, middle)),
-      next: second,
+      next: () => {
+        if (!this.#fails(operation)) return second();
+        this.#applying.delete(token);
+        ended('no-space');
+      },
     });
   }
 
   mark(token: number, extents: readonly number[]): void {
     const act = (): void => {
-      for (const extent of extents) this.#disk.marks.add(extent);
+      for (const extent of extents)
+        if (extent < extentsIn(this.#disk.folderBytes)) this.#disk.marks.add(extent);
     };
     const next = (): void => this.#tell({ kind: 'marked', token });
     this.#begin({ delayMs: this.#diskMs(), act, tear: () => this.#maybe(0.5, act), next });
@@ -128,8 +153,9 @@ export class DiskWorks {
   }
 
   readRange(token: number, range: Range): void {
-    let pieces: ReturnType<typeof piecesOf> = [];
+    let pieces: ReturnType<typeof piecesOf> | undefined;
     const act = (): void => {
+      if (range.offset + range.length > this.#disk.fileBytes || this.#cannotRead()) return;
       pieces = piecesOf(range, (sector) => this.#disk.data.get(sector));
     };
     this.#begin({
@@ -140,8 +166,9 @@ export class DiskWorks {
   }
 
   findAllocated(token: number): void {
-    let ranges: Range[] = [];
+    let ranges: Range[] | undefined;
     const act = (): void => {
+      if (this.#cannotRead()) return;
       ranges = rangesOf(new Set([...this.#disk.data.keys()].map(blockOf)));
     };
     this.#begin({
@@ -163,6 +190,25 @@ export class DiskWorks {
       const text = `I1: ${this.#user.id} applies two operations on overlapping ranges, at ${offset} and ${other.offset}`;
       throw this.#violation(text);
     }
+  }
+
+  /** As the activity log does. */
+  #checkMarks(range: Range): void {
+    for (const extent of extentsOf(range)) {
+      if (this.#disk.marks.has(extent) || extent >= extentsIn(this.#disk.folderBytes)) continue;
+      throw this.#violation(
+        `S4: ${this.#user.id} applies an operation in extent ${extent}, which is not marked`,
+      );
+    }
+  }
+
+  /** Where there is no space left, some of a write may be done. */
+  #fails({ kind }: Operation): boolean {
+    return this.#disk.isFull && kind === 'write' && this.#scheduler.chance(0.6);
+  }
+
+  #cannotRead(): boolean {
+    return this.#disk.isUnreadable && this.#scheduler.chance(0.5);
   }
 
   #begin(work: Work): void {

@@ -7,7 +7,11 @@
 
 import type { MemberId } from '../../src/peer-protocol/messages.ts';
 import type { Request, RequestError } from '../../src/replication/effects.ts';
+import { SECTOR_BYTES } from './layout.ts';
 import type { MemberProcess, Surroundings } from './member-process.ts';
+
+/** What a host's next request has in the same place: no sector holds it by right. */
+const RUBBISH = 0xee;
 
 export type Hosts = 'here' | 'hold' | 'refuse' | { readonly through: MemberId };
 
@@ -36,6 +40,8 @@ export class Door {
   readonly #process: MemberProcess;
   readonly #around: Surroundings;
   readonly #underWay = new Map<number, HostRequest>();
+  /** The payloads of those: they are the hosts' again as soon as they are answered. */
+  readonly #payloads = new Map<number, Buffer>();
   #waiting: HostRequest[] = [];
   #epoch = 0;
   #hosts: Hosts = 'refuse';
@@ -74,6 +80,8 @@ export class Door {
     const request = this.#underWay.get(token);
     if (request === undefined) throw this.#around.violation(`${this.#process.id} answers what nobody asked`);
     this.#underWay.delete(token);
+    this.#payloads.get(token)?.fill(RUBBISH);
+    this.#payloads.delete(token);
     if (error === undefined)
       this.#around.served(this.#process, request.connection.epoch, request.request.kind);
     const isPassedOn = error === 'shutdown' && typeof this.#hosts === 'object';
@@ -87,6 +95,8 @@ export class Door {
     const request = this.#underWay.get(token);
     if (request === undefined) throw this.#around.violation(`${this.#process.id} forwards what nobody asked`);
     this.#underWay.delete(token);
+    this.#payloads.get(token)?.fill(RUBBISH);
+    this.#payloads.delete(token);
     this.#waiting.push(request);
     this.look();
   }
@@ -98,6 +108,7 @@ export class Door {
 
   end(): void {
     this.#waiting = [];
+    this.#payloads.clear();
     this.#underWay.clear();
   }
 
@@ -118,8 +129,10 @@ export class Door {
       request.reply('shutdown', []);
     } else if (hosts === 'hold' || this.#awaitsTheDead()) {
       this.#waiting.push(request);
-    } else if (hosts === 'here') this.#begin(request);
-    else this.#around.through(this.#process.id, hosts.through, this.#epoch, request);
+    } else if (hosts === 'here') {
+      if (request.sectors.end * SECTOR_BYTES > this.#process.disk.rowBytes) request.reply('invalid', []);
+      else this.#begin(request);
+    } else this.#around.through(this.#process.id, hosts.through, this.#epoch, request);
   }
 
   #begin(request: HostRequest): void {
@@ -131,11 +144,21 @@ export class Door {
     }
     const token = this.#around.nextToken();
     this.#underWay.set(token, request);
-    this.#process.receive(request.connection.name, { kind: 'request', token, request: request.request });
+    let handed = request.request;
+    if (handed.kind === 'write') {
+      const payload = Buffer.from(handed.payload);
+      this.#payloads.set(token, payload);
+      handed = { ...handed, payload };
+    }
+    this.#process.receive(request.connection.name, { kind: 'request', token, request: handed });
   }
 
   #read(request: HostRequest): void {
     const { first, end } = request.sectors;
+    if (end * SECTOR_BYTES > this.#process.disk.fileBytes) {
+      request.reply('invalid', []);
+      return;
+    }
     const values = Array.from({ length: end - first }, (_, index) =>
       this.#process.disk.data.get(first + index),
     );

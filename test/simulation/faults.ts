@@ -4,7 +4,8 @@
  */
 
 import type { MemberId } from '../../src/peer-protocol/messages.ts';
-import type { World } from './world.ts';
+import { SIZES, VOLUME_BYTES } from './layout.ts';
+import type { RunOptions, World } from './world.ts';
 
 type Fault = (world: World) => void;
 
@@ -188,17 +189,60 @@ const FAULTS: Record<string, Fault> = {
   },
 };
 
+/** Came later: runs with `isEarly` do without them. */
+const LATER: Record<string, Fault> = {
+  resize(world) {
+    const sizeBytes = world.scheduler.pick(SIZES) ?? VOLUME_BYTES;
+    if (!world.directory.resize(sizeBytes)) return;
+    const { scheduler } = world;
+    // Somebody dies between its file, what is kept beside it, and what the directory hears.
+    if (scheduler.chance(0.4)) {
+      const id = anyMember(world);
+      scheduler.after(scheduler.between(0, 60), () => {
+        world.kill(id);
+        restartLater(world, id);
+      });
+    }
+    // And as large again in no time, while much of before is unsettled.
+    if (scheduler.chance(0.5)) {
+      const again = (): void => {
+        if (!world.directory.resize(VOLUME_BYTES) && world.directory.isBusy) scheduler.after(20, again);
+      };
+      scheduler.after(scheduler.between(5, 200), again);
+    }
+  },
+  fullDisk(world) {
+    const disk = world.disk(anyMember(world));
+    if (disk === undefined) return;
+    world.trace('DISK', () => 'FULL');
+    disk.isFull = true;
+    world.scheduler.after(world.scheduler.between(50, 4_000), () => {
+      disk.isFull = false;
+    });
+  },
+  unreadable(world) {
+    const disk = world.disk(anyMember(world));
+    if (disk === undefined) return;
+    world.trace('DISK', () => 'UNREADABLE');
+    disk.isUnreadable = true;
+    world.scheduler.after(world.scheduler.between(50, 4_000), () => {
+      disk.isUnreadable = false;
+    });
+  },
+};
+
 export class Faults {
   readonly #world: World;
   readonly #weights: [name: string, weight: number][];
   readonly #everyMs: number;
   #isOver = false;
 
-  /** `only`: no other faults than these. */
-  constructor(world: World, only?: readonly string[]) {
+  constructor(world: World, { mutant, isEarly }: Pick<RunOptions, 'mutant' | 'isEarly'>) {
+    const only = mutant?.faults;
     const { scheduler } = world;
     this.#world = world;
-    this.#weights = Object.keys(FAULTS).map((name) => {
+    const names = Object.keys(isEarly === true ? FAULTS : { ...FAULTS, ...LATER });
+    this.#weights = names.map((name) => {
       const weight = scheduler.chance(0.5) ? 0 : scheduler.between(0, 1);
       return [name, only === undefined ? weight : only.includes(name) ? 1 : 0];
     });
@@ -212,7 +256,7 @@ export class Faults {
       const name = this.#pick();
       const { faults } = this.#world.statistics;
       faults[name] = (faults[name] ?? 0) + 1;
-      FAULTS[name]?.(this.#world);
+      (FAULTS[name] ?? LATER[name])?.(this.#world);
       this.begin();
     });
   }
@@ -224,7 +268,8 @@ export class Faults {
     network.healAll();
     network.delays.usualMs = 1;
     directory.start();
-    for (const { id, process } of this.#world.members) {
+    for (const { id, process, disk } of this.#world.members) {
+      [disk.isFull, disk.isUnreadable] = [false, false];
       if (process !== undefined) process.effectsLeft = Number.POSITIVE_INFINITY;
       process?.thaw();
       this.#world.start(id);

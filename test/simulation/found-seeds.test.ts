@@ -25,6 +25,6 @@ const FOUND = [
 
 for (const [seed, what] of FOUND) {
   test(`what a run has found once is mended: ${what} (${seed})`, () => {
-    expect(run({ seed }).violation).toBeUndefined();
+    expect(run({ seed, isEarly: true }).violation).toBeUndefined();
   });
 }

@@ -73,6 +73,19 @@ export class History {
     }
   }
 
+  /** These are as if they had never been written, but for what is still under way. */
+  zeroed(sectors: Iterable<number>, nowMs: number): void {
+    const write = { id: ++this.#writes, content: 0, startedMs: nowMs, endedMs: nowMs, isAnswered: true };
+    for (const sector of sectors) {
+      for (const entry of this.#entries(sector)) {
+        if (entry.write.endedMs > nowMs) continue;
+        entry.supersededMs = Math.min(entry.supersededMs, nowMs);
+        entry.isBuried = true;
+      }
+      this.#entries(sector).push({ write, supersededMs: Number.POSITIVE_INFINITY, isBuried: false });
+    }
+  }
+
   fail(write: WriteEntry, nowMs: number): void {
     write.endedMs = nowMs;
     this.#open.delete(write);

@@ -17,6 +17,8 @@ export interface HostWorld {
   process(id: MemberId): MemberProcess | undefined;
   trace(who: string, what: () => string): void;
   violation(text: string): Error;
+  /** Of the volume, as gateways know it. */
+  readonly sizeBytes: number;
   /** Who is primary, by what the directory would say if it could be heard. */
   look(host: string): View | undefined;
   /** When the rules last allowed to lose what had been answered and not flushed. */
@@ -57,6 +59,8 @@ interface Path {
 }
 
 const LOOK_MS = 60;
+/** Something that is always inside. */
+const CLUSTER_START = (CLUSTERS[0] ?? 0) * BLOCK_SECTORS;
 /** Of a hundred requests, the last are reads. */
 const READS_FROM = 75;
 
@@ -129,7 +133,7 @@ export class Host {
 
   #begin(dice: number): void {
     const { scheduler } = this.#world.network;
-    const { first, end } = this.#range();
+    const { first, end } = this.#inside(this.#range());
     const fua = scheduler.chance(0.15);
     const range = { offset: first * SECTOR_BYTES, length: (end - first) * SECTOR_BYTES };
     if (dice < 55) {
@@ -161,6 +165,14 @@ export class Host {
     }
     const last = Math.min(CLUSTER_BLOCKS, block + 2 + random.below(4));
     return { first: cluster + block * BLOCK_SECTORS, end: cluster + last * BLOCK_SECTORS };
+  }
+
+  /** What is behind the end is nobody's to ask for. */
+  #inside({ first, end }: { first: number; end: number }): { first: number; end: number } {
+    const sectors = this.#world.sizeBytes / SECTOR_BYTES;
+    if (first >= sectors)
+      return { first: CLUSTER_START, end: CLUSTER_START + Math.min(end - first, BLOCK_SECTORS) };
+    return { first, end: Math.min(end, sectors) };
   }
 
   #add(request: Request, first: number, end: number, write: WriteEntry | undefined): void {

@@ -1,5 +1,5 @@
 /**
- * What a simulated volume looks like. It is three extents long, and hosts use a few clusters of blocks in them, so that writes meet often.
+ * What a simulated volume looks like. It is three extents long at most, and hosts use a few clusters of blocks in them, so that writes meet often.
  * Contents count in sectors: a sector holds the number of the write that it comes from, and 0 is zeros.
  */
 
@@ -22,12 +22,34 @@ export const HOT_SECTORS: readonly number[] = CLUSTERS.flatMap((first) =>
   Array.from({ length: CLUSTER_BLOCKS * BLOCK_SECTORS }, (_, index) => first * BLOCK_SECTORS + index),
 );
 
+/** What a volume may be cut to, and grow to again: within a block, at an end of an extent, and so that a cluster across a border loses its end. */
+export const SIZES: readonly number[] = [
+  VOLUME_BYTES,
+  2 * EXTENT_BYTES + 4 * BLOCK_BYTES + 3 * SECTOR_BYTES,
+  2 * EXTENT_BYTES,
+  EXTENT_BYTES + 2 * BLOCK_BYTES,
+];
+
 export function blockOf(sector: number): number {
   return Math.floor(sector / BLOCK_SECTORS);
 }
 
-export function extentOf(sector: number): number {
-  return Math.floor((sector * SECTOR_BYTES) / EXTENT_BYTES);
+/** How many extents there are in so many bytes. */
+export function extentsIn(sizeBytes: number): number {
+  return Math.ceil(sizeBytes / EXTENT_BYTES);
+}
+
+/** Those of a range. */
+export function extentsOf({ offset, length }: Range): number[] {
+  const first = Math.floor(offset / EXTENT_BYTES);
+  return Array.from({ length: extentsIn(offset + length) - first }, (_, index) => first + index);
+}
+
+/** As much of them as is inside. */
+export function clip(ranges: readonly Range[], sizeBytes: number): Range[] {
+  return ranges
+    .filter(({ offset }) => offset < sizeBytes)
+    .map(({ offset, length }) => ({ offset, length: Math.min(length, sizeBytes - offset) }));
 }
 
 export function extentRange(extent: number): Range {

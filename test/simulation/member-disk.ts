@@ -6,7 +6,7 @@
 import type { MemberId, Range } from '../../src/peer-protocol/messages.ts';
 import type { DurableState } from '../../src/replication/effects.ts';
 import type { SeededRandom } from '../support/random.ts';
-import { blocksOf, extentRange, rangesOf } from './layout.ts';
+import { BLOCK_BYTES, blocksOf, clip, extentRange, extentsIn, rangesOf, SECTOR_BYTES } from './layout.ts';
 
 interface Change {
   readonly version: number;
@@ -59,6 +59,19 @@ export class CachedFile {
     }
   }
 
+  /** What is from there on is gone. */
+  cut(fromKey: number): void {
+    for (const map of [this.#cache, this.#durable]) {
+      for (const key of map.keys()) if (key >= fromKey) map.delete(key);
+    }
+    for (const [unit, changes] of this.#unflushed) {
+      this.#unflushed.set(
+        unit,
+        changes.filter(({ key }) => key < fromKey),
+      );
+    }
+  }
+
   losePower(random: SeededRandom): void {
     for (const changes of this.#unflushed.values()) {
       // Most often nothing of it or all of it was written back: the mixtures in between are for chance.
@@ -88,33 +101,58 @@ export class MemberDisk {
   journal = new Map<string, Range>();
   /** Since it last was known to be as it should be. */
   hasLostCache = false;
+  /** Of the real volume, in the table of its storage system; of its file; and of what is kept beside the file. A resize goes through all three. */
+  rowBytes: number;
+  fileBytes: number;
+  folderBytes: number;
+  /** Nothing can be written that takes space. */
+  isFull = false;
+  /** Reading fails now and then. */
+  isUnreadable = false;
 
-  /** Returns how many blocks had another bit before. */
-  setBits(member: MemberId, ranges: readonly Range[], isSet: boolean): number {
+  constructor(sizeBytes: number) {
+    this.rowBytes = sizeBytes;
+    this.fileBytes = sizeBytes;
+    this.folderBytes = sizeBytes;
+  }
+
+  /** What a start does with what a resize has left half-way: the row counts. */
+  fit(): void {
+    if (this.fileBytes > this.rowBytes) this.resizeFile(this.rowBytes);
+    this.resizeFolder(this.fileBytes);
+  }
+
+  resizeFile(sizeBytes: number): void {
+    this.fileBytes = sizeBytes;
+    this.data.cut(sizeBytes / SECTOR_BYTES);
+  }
+
+  resizeFolder(sizeBytes: number): void {
+    this.folderBytes = sizeBytes;
+    for (const file of this.bits.values()) file.cut(Math.ceil(sizeBytes / BLOCK_BYTES));
+    for (const extent of this.marks) if (extent >= extentsIn(sizeBytes)) this.marks.delete(extent);
+  }
+
+  setBits(member: MemberId, ranges: readonly Range[], isSet: boolean): void {
     let file = this.bits.get(member);
     if (file === undefined) {
       file = new CachedFile(BITS_UNIT_BLOCKS);
       this.bits.set(member, file);
     }
-    let changed = 0;
-    const value = isSet ? 1 : 0;
-    for (const block of ranges.flatMap(blocksOf)) {
-      if (file.get(block) === value) continue;
-      file.set(block, value);
-      changed++;
-    }
-    return changed;
+    for (const block of clip(ranges, this.folderBytes).flatMap(blocksOf)) file.set(block, isSet ? 1 : 0);
   }
 
   lacks(): Map<MemberId, Range[]> {
-    return new Map([...this.bits].map(([member, file]) => [member, rangesOf(file.keys())]));
+    return new Map(
+      [...this.bits].map(([member, file]) => [member, clip(rangesOf(file.keys()), this.fileBytes)]),
+    );
   }
 
   /** What may differ from others for all that this member knows after a start: its journal, or what was marked. */
   unsettled(): Range[] {
     const ranges = [...this.journal.values()];
     if (this.hasLostCache) ranges.push(...[...this.marks].sort((a, b) => a - b).map(extentRange));
-    return rangesOf(new Set(ranges.flatMap(blocksOf)));
+    return clip(rangesOf(new Set(ranges.flatMap(blocksOf))), this.fileBytes);
   }
 
   losePower(random: SeededRandom): void {

@@ -3,18 +3,22 @@
  * that are simulated. It can end between any two effects, and stand still for a while with all that comes to it waiting.
  */
 
+import type { Fence, GroupConfig } from '../../src/control-protocol/copy-groups.ts';
 import type { MemberId, Range } from '../../src/peer-protocol/messages.ts';
 import type { DurableState, Effect, Event, Output } from '../../src/replication/effects.ts';
+import type { ReplicaView } from '../../src/replication/replica.ts';
 import type { Directory } from './directory.ts';
 import { type DiskPace, DiskWorks } from './disk-works.ts';
 import { Door, type Passage } from './door.ts';
-import { BLOCK_BYTES } from './layout.ts';
+import { FenceWatch } from './fences.ts';
+import { BLOCK_BYTES, blocksOf } from './layout.ts';
 import type { MemberDisk } from './member-disk.ts';
 import { type EventBody, type Link, linkAt, type Network, type Station } from './network.ts';
 
 export interface ReplicaLike {
   step(event: Event): Output;
   servesNow(nowMs: number): boolean;
+  view(): ReplicaView;
 }
 
 export type Report = Extract<Effect, { kind: 'report' }>;
@@ -37,6 +41,8 @@ export interface Surroundings extends Passage {
   written(blocks: number): void;
   copied(by: MemberProcess, range: Range): void;
   linked(by: MemberProcess, to: MemberId): void;
+  readonly fence: Fence;
+  readonly recordMs: number;
   /** The effects may be looked at, and changed by deliberate bugs. */
   carryOut(by: MemberProcess, effect: Effect, carryOut: (effect: Effect) => void): void;
 }
@@ -82,6 +88,9 @@ export class MemberProcess implements Station {
   #items: Item[] = [];
   #isPersisting = false;
   #isDraining = false;
+  #isResizing = false;
+  readonly #fences: FenceWatch;
+  #config: GroupConfig | undefined;
 
   constructor(id: MemberId, life: number, disk: MemberDisk, around: Surroundings, pace: ProcessPace) {
     this.id = id;
@@ -91,12 +100,15 @@ export class MemberProcess implements Station {
     this.#pace = pace;
     this.#replica = around.makeReplica(this);
     this.door = new Door(this, around);
+    this.#fences = new FenceWatch(around.recordMs, (text) => around.violation(`${id}: ${text}`));
+    this.#config = disk.durable?.config;
     const { scheduler } = around.network;
     this.#works = new DiskWorks(this, disk, scheduler, pace, (text) => around.violation(text));
   }
 
   begin(): void {
     const { disk } = this;
+    disk.fit();
     this.receive('self', {
       kind: 'start',
       durable: disk.durable,
@@ -104,6 +116,7 @@ export class MemberProcess implements Station {
       lacks: disk.lacks(),
       hasLostCache: disk.hasLostCache,
       marked: [...disk.marks],
+      sizeBytes: disk.fileBytes,
     });
     this.#tickLater();
   }
@@ -124,8 +137,46 @@ export class MemberProcess implements Station {
   receive(source: string, event: EventBody): void {
     if (!this.isAlive) return;
     if (this.isFrozen || this.#isDraining || (this.#isPersisting && !this.#pace.stepsDuringPersist)) {
-      this.#inbox.push({ source, event });
+      // Whatever else waits may as well have come later; but nobody who comes through the door that is as wide as that before it.
+      const at = this.#inbox.findIndex((entry) => entry.event.kind !== 'resized');
+      if (event.kind === 'resized')
+        this.#inbox.splice(at < 0 ? this.#inbox.length : at, 0, { source, event });
+      else this.#inbox.push({ source, event });
     } else this.#step(event);
+  }
+
+  /** Its real volume gets another size; asked again and again, until `done` has been called. */
+  resize(sizeBytes: number, done: () => void): void {
+    const { disk } = this;
+    if (!this.isAlive || this.isFrozen || this.#isResizing) return;
+    if (sizeBytes === disk.rowBytes) {
+      done();
+      return;
+    }
+    this.#isResizing = true;
+    const { scheduler } = this.#around.network;
+    const isShrinking = sizeBytes < disk.rowBytes;
+    if (isShrinking) disk.rowBytes = sizeBytes;
+    const steps = [
+      () => disk.resizeFile(sizeBytes),
+      () => disk.resizeFolder(sizeBytes),
+      () => this.receive('resize', { kind: 'resized', sizeBytes }),
+      () => {
+        disk.rowBytes = sizeBytes;
+        this.#isResizing = false;
+        done();
+      },
+    ];
+    const next = (): void => {
+      this.#around.trace(
+        this.id,
+        () => `resizes to ${sizeBytes / BLOCK_BYTES} blocks: ${steps.length} steps left`,
+      );
+      steps.shift()?.();
+      // Nothing is between what is kept beside the file, the rules, and the row; but the process may end at any time.
+      if (steps.length > 0) this.#after(steps.length === 3 ? scheduler.between(0, 20) : 0, next);
+    };
+    this.#after(scheduler.between(0, 20), next);
   }
 
   freeze(): void {
@@ -160,13 +211,26 @@ export class MemberProcess implements Station {
     const config =
       event.kind === 'configure' ? event.config : event.kind === 'start' ? event.durable?.config : undefined;
     for (const member of config?.members ?? []) this.knowPair(member.realVolume, member.pairRevision);
+    if (event.kind === 'request' && event.request.kind !== 'read')
+      this.#fences.began(event.token, this.nowMs);
     const { persist, effects } = this.#replica.step({ ...event, nowMs: this.nowMs });
+    this.#config = persist?.config ?? this.#config;
+    this.#lookAtFence(event, effects);
     if (persist !== undefined) this.#items.push({ persist });
     for (const effect of effects) {
       const pairRevision = effect.kind === 'report' ? (this.#pairRevisions.get(effect.member) ?? 0) : 0;
       this.#items.push({ effect, pairRevision, cause: event.kind });
     }
     this.#drain();
+  }
+
+  #lookAtFence(event: EventBody, effects: readonly Effect[]): void {
+    const { fence } = this.#around;
+    if (fence !== 'never') this.#fences.look(this.#replica.view(), this.#config, fence, this.nowMs);
+    for (const effect of effects) {
+      if (effect.kind === 'answer') this.#fences.answered(effect.token, effect.error, fence, this.nowMs);
+    }
+    if (event.kind === 'tick') this.#fences.ticked(this.nowMs);
   }
 
   #drain(): void {
@@ -232,10 +296,14 @@ export class MemberProcess implements Station {
     });
   }
 
-  /** What a host writes may be copied to who did not follow; what else differs is known when a session begins. */
+  /**
+   * What a host writes may be copied to who did not follow, or where it failed here, also when it has been copied before and the bit has not been cleared since;
+   * what else differs is known when a session begins.
+   */
   #setBits({ member, ranges }: Extract<Effect, { kind: 'set-bits' }>, cause: EventBody['kind']): void {
-    const blocks = this.disk.setBits(member, ranges, true);
-    if (!['start', 'configure', 'link-up', 'allocated'].includes(cause)) this.#around.written(blocks);
+    this.disk.setBits(member, ranges, true);
+    if (['start', 'configure', 'link-up', 'allocated'].includes(cause)) return;
+    for (const range of ranges) this.#around.written(blocksOf(range).length);
   }
 
   #forgetUnsettled(): void {
@@ -321,7 +389,7 @@ export class MemberProcess implements Station {
     const { network } = this.#around;
     switch (effect.kind) {
       case 'connect': {
-        const hello = { epoch: effect.epoch, sizeBytes: this.disk.durable?.config.sizeBytes ?? 0 };
+        const hello = { epoch: effect.epoch, sizeBytes: this.disk.fileBytes };
         this.#links.set(effect.session, network.connect(this, effect.to, effect.session, hello));
         return;
       }

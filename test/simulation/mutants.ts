@@ -3,6 +3,7 @@
  * mutants.test.ts shows that the oracles see every one of them.
  */
 
+import type { Fence } from '../../src/control-protocol/copy-groups.ts';
 import type { SecondaryMessage } from '../../src/peer-protocol/messages.ts';
 import type { Effect, Event, Output } from '../../src/replication/effects.ts';
 import type { MemberProcess, ReplicaLike } from './member-process.ts';
@@ -15,6 +16,8 @@ export interface Mutant {
   readonly servesNow?: (by: MemberProcess) => boolean;
   /** Those that bring it to light, where that would take many runs otherwise. */
   readonly faults?: readonly string[];
+  /** Of the group, where only one level shows it. */
+  readonly fence?: Fence;
   /** What is carried out in place of an effect. */
   readonly effect?: (effect: Effect, by: MemberProcess) => readonly Effect[];
 }
@@ -188,5 +191,6 @@ export function mutate(replica: ReplicaLike, by: MemberProcess, mutant: Mutant):
       return mutant.output?.(output) ?? output;
     },
     servesNow: (nowMs) => mutant.servesNow?.(by) ?? replica.servesNow(nowMs),
+    view: () => replica.view(),
   };
 }

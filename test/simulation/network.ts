@@ -148,6 +148,8 @@ export class Link {
   #isPrimaryOpen = true;
   #isSecondaryOpen = false;
   #isUp = false;
+  /** Writes that have not arrived, with the payload that they had when the primary let go of the link: until then it is the host's. */
+  readonly #onTheirWay = new Map<PrimaryMessage, Buffer | undefined>();
 
   constructor(network: Network, source: Station, to: MemberId, session: number, secondarySession: number) {
     this.#network = network;
@@ -186,19 +188,37 @@ export class Link {
 
   send(message: PrimaryMessage): void {
     if (!this.#isPrimaryOpen) return;
+    if (message.kind === 'write') this.#onTheirWay.set(message, undefined);
     this.#toSecondary.post(() => {
+      const arrived = this.#arrived(message);
       if (!this.#isSecondaryOpen) return;
       this.#secondary?.receive(this.#name('secondary'), {
         kind: 'from-primary',
         session: this.secondarySession,
-        message,
+        message: arrived,
       });
     });
   }
 
+  /** The payload is read as late as can be: when it arrives, or when the link is let go. */
+  #arrived(message: PrimaryMessage): PrimaryMessage {
+    if (message.kind !== 'write') return message;
+    const payload = this.#onTheirWay.get(message) ?? Buffer.from(message.payload);
+    this.#onTheirWay.delete(message);
+    return { ...message, payload };
+  }
+
+  /** What is on its way has been read. */
+  #letGo(): void {
+    this.#isPrimaryOpen = false;
+    for (const message of this.#onTheirWay.keys()) {
+      if (message.kind === 'write') this.#onTheirWay.set(message, Buffer.from(message.payload));
+    }
+  }
+
   disconnect(): void {
     if (!this.#isPrimaryOpen) return;
-    this.#isPrimaryOpen = false;
+    this.#letGo();
     this.#tellEnd('secondary');
   }
 
@@ -259,7 +279,7 @@ export class Link {
       station === this.#source ? 'primary' : station === this.#secondary ? 'secondary' : undefined;
     if (side === undefined) return;
     const other: Side = side === 'primary' ? 'secondary' : 'primary';
-    if (side === 'primary') this.#isPrimaryOpen = false;
+    if (side === 'primary') this.#letGo();
     else this.#isSecondaryOpen = false;
     if (hasPower) this.#tellEnd(other);
     else {
@@ -290,7 +310,7 @@ export class Link {
   #endAt(side: Side): void {
     if (side === 'primary') {
       if (!this.#isPrimaryOpen) return;
-      this.#isPrimaryOpen = false;
+      this.#letGo();
       const down = { kind: 'link-down', to: this.#to, session: this.#session } as const;
       this.#source.receive(this.#name('primary'), down);
       if (this.#isSecondaryOpen) this.#tellEnd('secondary');

@@ -12,7 +12,7 @@ import type { MemberId } from '../../src/peer-protocol/messages.ts';
 import type { DurableState } from '../../src/replication/effects.ts';
 import type { Directory } from './directory.ts';
 import type { History } from './history.ts';
-import { BLOCK_BYTES, blockOf, blocksOf, HOT_SECTORS } from './layout.ts';
+import { BLOCK_BYTES, blockOf, blocksOf, HOT_SECTORS, SECTOR_BYTES } from './layout.ts';
 import type { MemberDisk } from './member-disk.ts';
 
 /** What the oracles see of a member, whether its process lives or not. */
@@ -50,11 +50,13 @@ function knows({ config }: DurableState, { id }: MemberLook): boolean {
   return config.members.some(({ realVolume }) => realVolume === id);
 }
 
-export function differingBlocks(one: MemberDisk, other: MemberDisk): Set<number> {
+/** As far as both go, and the volume: while it is resized some are longer. */
+function differingBlocks(one: MemberDisk, other: MemberDisk, sizeBytes: number): Set<number> {
   const blocks = new Set<number>();
-  for (const key of one.data.keys()) if (one.data.get(key) !== other.data.get(key)) blocks.add(blockOf(key));
-  for (const key of other.data.keys())
-    if (one.data.get(key) !== other.data.get(key)) blocks.add(blockOf(key));
+  const end = Math.min(one.fileBytes, other.fileBytes, sizeBytes) / SECTOR_BYTES;
+  for (const key of [...one.data.keys(), ...other.data.keys()]) {
+    if (key < end && one.data.get(key) !== other.data.get(key)) blocks.add(blockOf(key));
+  }
   return blocks;
 }
 
@@ -104,10 +106,12 @@ export class Oracles {
   }
 
   #lookAtPromotable(nowMs: number): void {
-    for (const { realVolume, role, pair } of this.#directory().segment.copies) {
+    const { copies, length } = this.#directory().segment;
+    const sectors = HOT_SECTORS.filter((sector) => (sector + 1) * SECTOR_BYTES <= length);
+    for (const { realVolume, role, pair } of copies) {
       const member = this.#member(realVolume);
       if (member === undefined || member.isTainted || (role === 'secondary' && pair !== 'duplex')) continue;
-      for (const sector of HOT_SECTORS) {
+      for (const sector of sectors) {
         const objection = this.#history.objection(sector, member.disk.data.get(sector), nowMs);
         if (objection !== undefined) {
           throw this.#violation(
@@ -135,7 +139,7 @@ export class Oracles {
   }
 
   #lookAtPair(one: MemberLook, other: MemberLook): void {
-    const differing = differingBlocks(one.disk, other.disk);
+    const differing = differingBlocks(one.disk, other.disk, this.#directory().segment.length);
     if (differing.size === 0) return;
     const known = knownDifferences(one, other);
     if (known === 'everything') return;
@@ -173,6 +177,7 @@ export class Oracles {
     for (const { realVolume, pair, reason, wanted } of directory.secondaries()) {
       if (wanted === 'following' && pair !== 'duplex') return `${realVolume} is ${pair} (${reason})`;
     }
+    if (directory.isBusy) return 'an operation is under way';
     return directory.isTold ? undefined : 'members have not answered what they were told';
   }
 
@@ -183,7 +188,7 @@ export class Oracles {
     for (const { realVolume, pair } of directory.secondaries()) {
       const member = this.#member(realVolume);
       if (pair !== 'duplex' || primary === undefined || member === undefined) continue;
-      const [block] = differingBlocks(primary.disk, member.disk);
+      const [block] = differingBlocks(primary.disk, member.disk, directory.segment.length);
       if (block !== undefined) {
         throw this.#violation(
           `quiet: ${realVolume} is duplex, and differs from ${primary.id} in block ${block}`,

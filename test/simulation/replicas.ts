@@ -9,8 +9,9 @@ import type { Scheduler } from './scheduler.ts';
 export type Limits = Partial<ReplicaLimits>;
 
 /** Of one run. Volumes are small, and what bounds large ones is to be met in them, too. */
-export function anyLimits(scheduler: Scheduler): Limits {
+export function anyLimits(scheduler: Scheduler, recordMs: number): Limits {
   return {
+    recordMs,
     pieceBytes: 4096 * (4 + scheduler.random.below(60)),
     piecesInFlight: 1 + scheduler.random.below(4),
     flushBytes: scheduler.chance(0.5) ? 4096 * 4 : 1024 * 1024,

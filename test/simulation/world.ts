@@ -4,17 +4,19 @@
  */
 
 import type { CopyRecord, SegmentRecord } from '../../src/control-protocol/catalog.ts';
+import type { Fence } from '../../src/control-protocol/copy-groups.ts';
 import type { AccessKey, RealVolumeId, StorageName } from '../../src/control-protocol/names.ts';
 import type { MemberId, Range } from '../../src/peer-protocol/messages.ts';
 import type { Effect } from '../../src/replication/effects.ts';
 import { newCopy, primaryOf } from '../../src/replication/group-rules.ts';
+import { DEFAULT_LIMITS } from '../../src/replication/limits.ts';
 import { seededRandom } from '../support/random.ts';
 import { Directory, type DirectoryWorld } from './directory.ts';
 import type { HostRequest } from './door.ts';
 import { Faults } from './faults.ts';
 import { History } from './history.ts';
 import { Host, type HostWorld } from './host.ts';
-import { BLOCK_BYTES, blockOf, HOT_SECTORS } from './layout.ts';
+import { BLOCK_BYTES, blockOf, HOT_SECTORS, SECTOR_BYTES, VOLUME_BYTES } from './layout.ts';
 import { MemberDisk } from './member-disk.ts';
 import { MemberProcess, type ProcessPace, type ReplicaLike, type Surroundings } from './member-process.ts';
 import { type Mutant, mutate } from './mutants.ts';
@@ -28,6 +30,8 @@ export interface RunOptions {
   readonly seed: number;
   readonly mutant?: Mutant | undefined;
   readonly isTracing?: boolean;
+  /** Without faults that came to the simulation later than the run: it plays as it did. */
+  readonly isEarly?: boolean;
 }
 
 export interface RunResult {
@@ -59,6 +63,8 @@ interface Member {
 const LOOK_EVERY_EVENTS = 100;
 const QUIET_MS_MAX = 90_000;
 const IDLE_MS = 1_500;
+/** Shorter than it is, as runs are: with fence `status`, how long a change of the record is waited for. */
+const RECORD_MS = 1_500;
 
 export function run(options: RunOptions): RunResult {
   const world = new World(options);
@@ -81,6 +87,8 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
   readonly hosts: Host[] = [];
   readonly lines: string[] = [];
   readonly statistics: Statistics = { answers: 0, epochs: 0, faults: {} };
+  readonly fence: Fence;
+  readonly recordMs: number;
   licensedMs = Number.NEGATIVE_INFINITY;
   licensedEpoch = 0;
   readonly #options: RunOptions;
@@ -104,12 +112,14 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
       diskMs: scheduler.chance(0.2) ? 20 : 1,
       persistMs: scheduler.chance(0.2) ? 100 : 5,
     };
-    this.#limits = anyLimits(scheduler);
+    this.recordMs = options.isEarly === true ? DEFAULT_LIMITS.recordMs : RECORD_MS;
+    this.#limits = anyLimits(scheduler, this.recordMs);
     this.network.delays.lateChance = scheduler.chance(0.3) ? 0.05 : 0.003;
     const copies = Array.from({ length: 1 + scheduler.random.below(4) }, () => this.makeCopy());
     copies[0] = { ...copies[0]!, role: 'primary', pair: 'simplex', reason: null };
     const fence = scheduler.chance(0.8) ? 'never' : scheduler.chance(0.5) ? 'status' : 'data';
-    this.directory = new Directory(this, copies, fence);
+    this.fence = options.mutant?.fence ?? fence;
+    this.directory = new Directory(this, copies, this.fence);
     this.oracles = new Oracles(
       this.history,
       () => this.directory,
@@ -147,7 +157,7 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
     const { scheduler } = this;
     this.trace('ROUND', () => 'faults begin');
     for (const host of this.hosts) host.isWorking = true;
-    const faults = new Faults(this, this.#options.mutant?.faults);
+    const faults = new Faults(this, this.#options);
     faults.begin();
     this.#runFor(scheduler.between(2_000, 12_000), () => false);
     faults.end();
@@ -186,7 +196,7 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
     const id = `rv-${(++this.#ids).toString(16).padStart(16, '0')}` as RealVolumeId;
     this.#members.set(id, {
       id,
-      disk: new MemberDisk(),
+      disk: new MemberDisk(this.sizeBytes),
       process: undefined,
       lives: 0,
       isTainted: false,
@@ -201,9 +211,17 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
     });
   }
 
+  get sizeBytes(): number {
+    return this.directory?.segment.length ?? VOLUME_BYTES;
+  }
+
   process(id: MemberId): MemberProcess | undefined {
     const process = this.#members.get(id)?.process;
     return process?.isAlive === true ? process : undefined;
+  }
+
+  disk(id: MemberId): MemberDisk | undefined {
+    return this.#members.get(id)?.disk;
   }
 
   start(id: MemberId): void {
@@ -330,6 +348,10 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
   // --- what the directory and the hosts need -----------------------------------------------------------------
 
   changing(from: SegmentRecord, to: SegmentRecord, why: string): void {
+    // What was cut off is not there when it comes again.
+    const isNew = (sector: number): boolean =>
+      (sector + 1) * SECTOR_BYTES > from.length && (sector + 1) * SECTOR_BYTES <= to.length;
+    if (to.length > from.length) this.history.zeroed(HOT_SECTORS.filter(isNew), this.scheduler.nowMs);
     if (to.epoch === from.epoch) return;
     this.statistics.epochs++;
     const { realVolume } = primaryOf(to);

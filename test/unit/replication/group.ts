@@ -4,6 +4,7 @@
  */
 
 import type { GroupConfig } from '../../../src/control-protocol/copy-groups.ts';
+import { EXTENT_BYTES } from '../../../src/model/copy-granularity.ts';
 import { assert } from '../../../src/model/errors.ts';
 import type { MemberId } from '../../../src/peer-protocol/messages.ts';
 import type { Effect, Event, Request } from '../../../src/replication/effects.ts';
@@ -13,10 +14,10 @@ import {
   apply,
   BLOCK,
   changeBits,
+  checkMarks,
   configOf,
   type EffectOf,
   type EventOf,
-  SIZE,
   TestMember,
 } from './member.ts';
 
@@ -69,6 +70,8 @@ export class TestGroup {
         unsettled: [],
         lacks: new Map(),
         hasLostCache: false,
+        marked: [],
+        sizeBytes: member.sizeBytes,
       });
     }
   }
@@ -88,6 +91,8 @@ export class TestGroup {
       unsettled: [],
       lacks: new Map(),
       hasLostCache: false,
+      marked: [],
+      sizeBytes: member.sizeBytes,
     });
     return member;
   }
@@ -192,10 +197,13 @@ export class TestGroup {
     member.isUp = true;
     member.hasLostCache ||= hasLostCache;
     const extents = [...member.marked].map((extent) => ({
-      offset: extent * 4 * 1024 * 1024,
-      length: Math.min(4 * 1024 * 1024, SIZE - extent * 4 * 1024 * 1024),
+      offset: extent * EXTENT_BYTES,
+      length: Math.min(EXTENT_BYTES, member.sizeBytes - extent * EXTENT_BYTES),
     }));
-    member.before = member.hasLostCache ? extents : member.unsettled;
+    // As the files of a storage system do: nothing behind the end is told.
+    member.before = (member.hasLostCache ? extents : member.unsettled).filter(
+      ({ offset }) => offset < member.sizeBytes,
+    );
     member.journal = new Map();
     const lacks = new Map(
       [...member.bits].map(([of, blocks]) => [
@@ -210,8 +218,18 @@ export class TestGroup {
       lacks,
       hasLostCache: member.hasLostCache,
       marked: [...member.marked],
+      sizeBytes: member.sizeBytes,
     });
     this.run();
+  }
+
+  /** Its own file has another size. */
+  resize(id: MemberId, sizeBytes: number): void {
+    const member = this.get(id);
+    member.sizeBytes = sizeBytes;
+    const end = Math.ceil(sizeBytes / EXTENT_BYTES);
+    for (const extent of member.marked) if (extent >= end) member.marked.delete(extent);
+    this.push(id, { kind: 'resized', sizeBytes });
   }
 
   cutOff(id: MemberId): void {
@@ -281,6 +299,7 @@ export class TestGroup {
         if (isJournaled && operation.kind !== 'flush') {
           member.journal.set(token, { offset: operation.offset, length: operation.length });
         }
+        if (isJournaled) checkMarks(member, operation);
         const error = member.failApply?.(operation);
         if (error === undefined) apply(member, operation);
         this.#push(member, { kind: 'applied', token, error });
@@ -305,7 +324,9 @@ export class TestGroup {
         this.answers.set(effect.token, effect.error ?? 'done');
         break;
       case 'mark':
-        for (const extent of effect.extents) member.marked.add(extent);
+        for (const extent of effect.extents) {
+          if (extent * EXTENT_BYTES < member.sizeBytes) member.marked.add(extent);
+        }
         this.#push(member, { kind: 'marked', token: effect.token });
         break;
       case 'unmark':

@@ -1,6 +1,8 @@
 /** One member of a test group: the real replica, and in memory what a driver keeps for it. */
 
 import type { GroupConfig } from '../../../src/control-protocol/copy-groups.ts';
+import { EXTENT_BYTES } from '../../../src/model/copy-granularity.ts';
+import { assert } from '../../../src/model/errors.ts';
 import type { MemberId, Range } from '../../../src/peer-protocol/messages.ts';
 import type { DurableState, Effect, Event, Operation } from '../../../src/replication/effects.ts';
 import type { ReplicaLimits } from '../../../src/replication/limits.ts';
@@ -15,6 +17,8 @@ export type EffectOf<K extends Effect['kind']> = Extract<Effect, { kind: K }>;
 export class TestMember {
   readonly id: MemberId;
   readonly disk = Buffer.alloc(SIZE);
+  /** Of its file: all of `disk`, or less. */
+  sizeBytes = SIZE;
   readonly written = new Set<number>();
   durable: DurableState | undefined;
   journal = new Map<number, Range>();
@@ -82,6 +86,15 @@ export function apply(member: TestMember, operation: Operation): void {
   }
   if (operation.kind === 'write') operation.payload.copy(member.disk, offset);
   else member.disk.fill(0, offset, offset + length);
+}
+
+/** As the activity log does. */
+export function checkMarks({ id, marked, sizeBytes }: TestMember, operation: Operation): void {
+  if (operation.kind === 'flush') return;
+  const end = Math.min(operation.offset + operation.length, sizeBytes);
+  for (let at = Math.floor(operation.offset / EXTENT_BYTES); at * EXTENT_BYTES < end; at++) {
+    assert(marked.has(at), `${id}: an operation in extent ${at}, which is not marked`);
+  }
 }
 
 export function changeBits(

@@ -1,0 +1,85 @@
+import { describe, expect, test } from 'vitest';
+import { EXTENT_BYTES } from '../../../src/model/copy-granularity.ts';
+import { areEqual, duplexGroup } from './duplex-group.ts';
+import { A, B, TestGroup } from './group.ts';
+import { BLOCK, SIZE } from './member.ts';
+
+const CUT = SIZE - EXTENT_BYTES;
+const LAST_EXTENT = CUT / EXTENT_BYTES;
+
+/** Cut, and as large again. */
+function cutAndGrow(group: TestGroup, ids: readonly string[]): void {
+  for (const id of ids) group.resize(id, CUT);
+  for (const id of [...ids].reverse()) group.resize(id, SIZE);
+}
+
+/** Ways in which the last extent is still held when it is cut off. */
+const HELD: readonly (readonly [how: string, act: (group: TestGroup) => void])[] = [
+  [
+    'work that waits for an acknowledgement',
+    (group) => {
+      group.park(({ kind }) => kind === 'from-secondary');
+      group.write(A, CUT, 1);
+      cutAndGrow(group, [A, B]);
+      group.unpark();
+    },
+  ],
+  [
+    'work of a session that is over',
+    (group) => {
+      group.write(A, CUT, 1);
+      group.resize(A, CUT);
+      group.kill(A);
+      cutAndGrow(group, [B]);
+      group.start(A);
+      group.resize(A, SIZE);
+    },
+  ],
+  [
+    'what a start has told as unsettled',
+    (group) => {
+      group.write(A, CUT, 1);
+      group.resize(A, CUT);
+      group.kill(A);
+      group.kill(B);
+      group.start(B);
+      cutAndGrow(group, [B]);
+      group.start(A);
+      group.resize(A, SIZE);
+    },
+  ],
+  [
+    'a mark that is on its way',
+    (group) => {
+      group.park(({ kind }) => kind === 'marked');
+      group.write(A, CUT, 1);
+      cutAndGrow(group, [A, B]);
+      group.unpark();
+    },
+  ],
+];
+
+describe('sizes', () => {
+  test.each(HELD)('an extent that is cut off and comes again is marked again: %s', (_how, act) => {
+    const group = duplexGroup([A, B]);
+    act(group);
+    group.pass(1000);
+    const token = group.write(A, CUT + BLOCK, 2);
+    group.pass(1000);
+    expect(group.answer(token)).toBe('done');
+    for (const id of [A, B]) expect(group.get(id).marked.has(LAST_EXTENT), id).toBe(true);
+    expect(areEqual(group, A, B)).toBe(true);
+  });
+
+  test('what a member lacks follows the size of the file, and no config that comes late', () => {
+    const group = new TestGroup([A, B]);
+    group.cutOff(B);
+    group.tell();
+    const outOfSyncBytes = (): number | undefined => group.get(A).replica.view().pairs[0]?.outOfSyncBytes;
+    expect(outOfSyncBytes()).toBe(SIZE);
+    group.resize(A, CUT);
+    group.tell();
+    expect(group.config.sizeBytes).toBe(SIZE);
+    expect(outOfSyncBytes()).toBe(CUT);
+  });
+});
