@@ -3,7 +3,8 @@
  *
  * Invariants
  * 1. Numbers are given from 1 on, without gaps.
- * 2. `confirmed` is the highest number up to which everything is settled; it never becomes smaller.
+ * 2. `confirmed` is the highest number up to which everything is settled, and nothing is in doubt: has failed at the primary, and may be there.
+ *    It never becomes smaller.
  */
 
 import type { Work } from './work.ts';
@@ -22,6 +23,11 @@ export class Flight {
   #head = 0;
   /** The number of the first in #sent. */
   #firstSeq = 1;
+  readonly #isInDoubt: (work: Work) => boolean;
+
+  constructor(isInDoubt: (work: Work) => boolean) {
+    this.#isInDoubt = isInDoubt;
+  }
 
   get lastSeq(): number {
     return this.#firstSeq + this.#sent.length - 1;
@@ -42,7 +48,9 @@ export class Flight {
 
   get confirmed(): number {
     const sent = this.#sent;
-    while (this.#head < sent.length && sent[this.#head]?.work.isSettled === true) {
+    while (this.#head < sent.length) {
+      const work = sent[this.#head]?.work;
+      if (work?.isSettled !== true || (work.hasFailedHere && this.#isInDoubt(work))) break;
       sent[this.#head] = undefined;
       this.#head += 1;
     }

@@ -61,6 +61,7 @@ export class Journal {
     const work = this.#work.get(token);
     assert(work?.isApplying === true, `operation ${token} is being applied`);
     work.isApplying = false;
+    work.operation = undefined;
     this.#applying -= 1;
     return work;
   }

@@ -203,12 +203,13 @@ export class CopyProgress {
   wipedOffset = 0;
 }
 
-export function newLink(session: Token, awakeMs: number): Link {
+/** `isInDoubt`: what has failed at the primary, and the member may have. */
+export function newLink(session: Token, awakeMs: number, isInDoubt: (work: Work) => boolean): Link {
   return {
     session,
     isUp: false,
     sinceAwakeMs: awakeMs,
-    flight: new Flight(),
+    flight: new Flight(isInDoubt),
     heartbeatAwakeMs: Number.NEGATIVE_INFINITY,
     heartbeats: [],
     answeredToken: 0,

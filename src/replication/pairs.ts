@@ -22,6 +22,7 @@ import {
   type RecordedState,
 } from './pair.ts';
 import { Telling } from './telling.ts';
+import type { Work } from './work.ts';
 import type { Keep, Writes } from './writes.ts';
 
 export interface PairsOptions extends Keep {
@@ -320,11 +321,13 @@ export class Pairs {
   }
 
   #connectIfDue(pair: Pair): void {
-    const { core } = this.#options;
+    const { core, lacks } = this.#options;
     if (!this.#isOpen || pair.link !== undefined || !pair.isWanted || core.nowMs < pair.retryAtMs) return;
     if (pair.state !== 'suspended' && pair.state !== 'connecting') return;
     const session = core.newToken();
-    pair.link = newLink(session, core.awakeMs);
+    // Until it holds what is here, who may be promoted keeps such a thing as unsettled.
+    const isInDoubt = (work: Work): boolean => pair.mayBeInStep && lacks.missing(pair.member).has(work);
+    pair.link = newLink(session, core.awakeMs, isInDoubt);
     const { epoch } = core.durable.config;
     core.emit({ kind: 'connect', to: pair.member, session, epoch });
   }

@@ -22,7 +22,8 @@ export class Work implements Range {
   readonly kind: WorkKind;
   readonly token: Token;
   readonly owner: Owner;
-  readonly operation: Operation | undefined;
+  /** Until it has been applied: a payload is not kept for as long as what is done with it is unsettled. */
+  operation: Operation | undefined;
   readonly offset: number;
   readonly length: number;
   /** The host's request, at a primary; the number in its session, at a secondary. */

@@ -5,16 +5,7 @@
 
 import type { MemberId, Range } from '../../src/peer-protocol/messages.ts';
 import type { DurableState, Operation, RequestError } from '../../src/replication/effects.ts';
-import {
-  blockOf,
-  extentsIn,
-  extentsOf,
-  piecesOf,
-  rangesOf,
-  SECTOR_BYTES,
-  sectorsOf,
-  valuesOf,
-} from './layout.ts';
+import { blockOf, extentsIn, extentsOf, piecesOf, rangesOf, sectorsOf, valuesOf } from './layout.ts';
 import type { MemberDisk } from './member-disk.ts';
 import type { EventBody } from './network.ts';
 import type { Scheduler } from './scheduler.ts';
@@ -63,6 +54,11 @@ export class DiskWorks {
     this.#violation = violation;
   }
 
+  /** Something is being written. */
+  get isApplying(): boolean {
+    return this.#applying.size > 0;
+  }
+
   end(): void {
     for (const { tear } of this.#works) tear?.();
     this.#works.clear();
@@ -100,8 +96,7 @@ export class DiskWorks {
       });
       return;
     }
-    const write = (from: number, until: number): void => {
-      const to = Math.min(until, this.#disk.fileBytes / SECTOR_BYTES); // it may be cut meanwhile
+    const write = (from: number, to: number): void => {
       if (values !== undefined) for (let at = from; at < to; at++) data.set(at, values[at - first] ?? 0);
       else for (const at of [...data.keys()]) if (at >= from && at < to) data.set(at, 0);
     };

@@ -6,7 +6,16 @@
 import type { MemberId, Range } from '../../src/peer-protocol/messages.ts';
 import type { DurableState } from '../../src/replication/effects.ts';
 import type { SeededRandom } from '../support/random.ts';
-import { BLOCK_BYTES, blocksOf, clip, extentRange, extentsIn, rangesOf, SECTOR_BYTES } from './layout.ts';
+import {
+  BLOCK_BYTES,
+  blocksOf,
+  clip,
+  extentRange,
+  extentsIn,
+  extentsOf,
+  rangesOf,
+  SECTOR_BYTES,
+} from './layout.ts';
 
 interface Change {
   readonly version: number;
@@ -118,8 +127,9 @@ export class MemberDisk {
 
   /** What a start does with what a resize has left half-way: the row counts. */
   fit(): void {
-    if (this.fileBytes > this.rowBytes) this.resizeFile(this.rowBytes);
+    this.resizeFile(this.rowBytes);
     this.resizeFolder(this.fileBytes);
+    for (const range of this.unsettled()) for (const extent of extentsOf(range)) this.marks.add(extent);
   }
 
   resizeFile(sizeBytes: number): void {

@@ -168,9 +168,15 @@ export class MemberProcess implements Station {
       },
     ];
     const next = (): void => {
+      // Nothing new is written behind the end by then, and what is being written there is waited for.
+      if (steps.length === 4 && isShrinking) disk.fileBytes = sizeBytes;
+      if (steps.length === 4 && this.#works.isApplying) {
+        this.#after(1, next);
+        return;
+      }
       this.#around.trace(
         this.id,
-        () => `resizes to ${sizeBytes / BLOCK_BYTES} blocks: ${steps.length} steps left`,
+        () => `resizes to ${sizeBytes / BLOCK_BYTES} blocks: ${steps.length} steps`,
       );
       steps.shift()?.();
       // Nothing is between what is kept beside the file, the rules, and the row; but the process may end at any time.

@@ -210,6 +210,7 @@ export class Link {
 
   /** What is on its way has been read. */
   #letGo(): void {
+    if (!this.#isPrimaryOpen) return;
     this.#isPrimaryOpen = false;
     for (const message of this.#onTheirWay.keys()) {
       if (message.kind === 'write') this.#onTheirWay.set(message, Buffer.from(message.payload));

@@ -69,6 +69,8 @@ export class Passages {
         reply: (error, values) => {
           scheduler.after(this.#network.delayMs(), () => {
             if (!this.#isReachable(source.id, target.id)) this.#break(passage);
+            // Who is told so goes elsewhere with all that it has sent: nothing of it may come later.
+            else if (error === 'shutdown') this.#break(passage);
             else if (source.isAlive && waiting.delete(request)) request.reply(error, values);
           });
         },

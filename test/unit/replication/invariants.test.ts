@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { areEqual, duplexGroup } from './duplex-group.ts';
 import { A, B, C, TestGroup } from './group.ts';
-import { BLOCK, configOf } from './member.ts';
+import { BLOCK, configOf, configOf } from './member.ts';
 
 const FIRST = { offset: 0, length: BLOCK };
 
@@ -95,6 +95,29 @@ describe('writes', () => {
     expect(group.pairOf(B)).toBe('duplex');
     expect(areEqual(group, A, B)).toBe(true);
     expect(group.get(A).disk[0]).toBe(1);
+  });
+
+  test('I6: what has failed here stays unsettled at who may be promoted, until it holds what is here', () => {
+    const group = duplexGroup([A, B]);
+    group.write(A, 0, 1);
+    // The record calls C duplex, and A has not heard of it yet: nothing is copied to it meanwhile.
+    group.newMember(C);
+    let answers = 0;
+    group.park(({ kind }) => kind === 'reported' && ++answers === 2);
+    group.tell({ members: [...group.config.members, ...configOf([C], A).members] });
+    group.tell({ members: group.setPair(C, { pair: 'suspended' }) });
+    group.pass(1000);
+    expect(group.get(A).replica.view().pairs.map(({ state }) => state)).toEqual(['duplex', 'joining']);
+    group.get(A).failApply = (operation) => (operation.kind === 'write' ? 'no-space' : undefined);
+    expect(group.answer(group.write(A, 0, 2))).toBe('no-space');
+    group.pass(1500);
+    expect([B, C].map((id) => group.get(id).disk[0])).toEqual([1, 2]);
+    group.kill(A);
+    group.unpark();
+    group.promote(C, false);
+    group.pass(5000);
+    expect(group.pairOf(B)).toBe('duplex');
+    expect(areEqual(group, B, C)).toBe(true);
   });
 
   test('a secondary that takes the connection and fails each write, as its disk is full, is tried ever more rarely', () => {
