@@ -38,6 +38,16 @@ export class Journal {
     this.#marks.hold(before);
   }
 
+  /** The member's file has another size: what was unsettled behind its end is not there any more, nor when it grows again. */
+  resize(sizeBytes: number): void {
+    const kept = this.#before
+      .filter(({ offset }) => offset < sizeBytes)
+      .map(({ offset, length }) => ({ offset, length: Math.min(length, sizeBytes - offset) }));
+    this.#marks.hold(kept);
+    this.#marks.release(this.#before);
+    this.#before = kept;
+  }
+
   /** Nothing is being applied. */
   get isIdle(): boolean {
     return this.#applying === 0;

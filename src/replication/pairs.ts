@@ -12,6 +12,7 @@ import { assert } from '../model/errors.ts';
 import type { MemberId, Range, RefusalCode, SecondaryMessage } from '../peer-protocol/messages.ts';
 import { Copier } from './copier.ts';
 import type { Token } from './effects.ts';
+import { bytesOf } from './lacks.ts';
 import {
   type Link,
   newLink,
@@ -446,8 +447,4 @@ export class Pairs {
     if (before === 'equalizing') this.#telling.calledEqual(pair, link);
     this.#options.changed();
   }
-}
-
-function bytesOf(ranges: readonly Range[]): number {
-  return ranges.reduce((sum, { length }) => sum + length, 0);
 }

@@ -122,6 +122,7 @@ export class Replica {
         break;
       case 'resized':
         this.#keep.lacks.resize(event.sizeBytes);
+        this.#keep.journal.resize(event.sizeBytes);
         this.#keep.marks.resize(event.sizeBytes);
         break;
       default:

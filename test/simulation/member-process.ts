@@ -214,6 +214,10 @@ export class MemberProcess implements Station {
   #step(event: EventBody): void {
     this.#around.trace(this.id, () => `<- ${describe(event)}`);
     if (event.kind === 'link-up') this.#around.linked(this, event.to);
+    // Of who lacks everything nothing can be spared when nobody can say what there is.
+    if (event.kind === 'allocated' && event.ranges === undefined) {
+      this.#around.written(this.disk.fileBytes / BLOCK_BYTES);
+    }
     const config =
       event.kind === 'configure' ? event.config : event.kind === 'start' ? event.durable?.config : undefined;
     for (const member of config?.members ?? []) this.knowPair(member.realVolume, member.pairRevision);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { areEqual, duplexGroup } from './duplex-group.ts';
 import { A, B, C, TestGroup } from './group.ts';
-import { BLOCK, configOf, configOf } from './member.ts';
+import { BLOCK, configOf } from './member.ts';
 
 const FIRST = { offset: 0, length: BLOCK };
 
@@ -107,7 +107,12 @@ describe('writes', () => {
     group.tell({ members: [...group.config.members, ...configOf([C], A).members] });
     group.tell({ members: group.setPair(C, { pair: 'suspended' }) });
     group.pass(1000);
-    expect(group.get(A).replica.view().pairs.map(({ state }) => state)).toEqual(['duplex', 'joining']);
+    expect(
+      group
+        .get(A)
+        .replica.view()
+        .pairs.map(({ state }) => state),
+    ).toEqual(['duplex', 'joining']);
     group.get(A).failApply = (operation) => (operation.kind === 'write' ? 'no-space' : undefined);
     expect(group.answer(group.write(A, 0, 2))).toBe('no-space');
     group.pass(1500);
