@@ -64,6 +64,15 @@ export class Secondary {
     this.#session = undefined;
   }
 
+  /**
+   * This member's file has been cut. What its primary had sent for behind the end before it was cut itself must not arrive when both have grown again: the
+   * session ends, and what the next one does not bring is lacking.
+   */
+  cut(): void {
+    this.#session?.end();
+    this.#session = undefined;
+  }
+
   #refuseWaiting(): void {
     if (this.#waiting === undefined) return;
     const { core } = this.#keep;

@@ -6,7 +6,7 @@
 import type { GroupConfig } from '../../../src/control-protocol/copy-groups.ts';
 import { EXTENT_BYTES } from '../../../src/model/copy-granularity.ts';
 import { assert } from '../../../src/model/errors.ts';
-import type { MemberId } from '../../../src/peer-protocol/messages.ts';
+import type { MemberId, Range } from '../../../src/peer-protocol/messages.ts';
 import type { Effect, Event, Request } from '../../../src/replication/effects.ts';
 import type { ReplicaLimits } from '../../../src/replication/limits.ts';
 import { Replica } from '../../../src/replication/replica.ts';
@@ -61,19 +61,8 @@ export class TestGroup {
     change: Partial<GroupConfig> = {},
   ) {
     this.#limits = limits;
-    for (const id of ids) this.members.set(id, new TestMember(id, limits));
     this.config = { ...configOf(ids, ids[0] as MemberId), ...change };
-    for (const member of this.members.values()) {
-      this.#push(member, {
-        kind: 'start',
-        durable: undefined,
-        unsettled: [],
-        lacks: new Map(),
-        hasLostCache: false,
-        marked: [],
-        sizeBytes: member.sizeBytes,
-      });
-    }
+    for (const id of ids) this.newMember(id);
   }
 
   get(id: MemberId): TestMember {
@@ -200,10 +189,8 @@ export class TestGroup {
       offset: extent * EXTENT_BYTES,
       length: Math.min(EXTENT_BYTES, member.sizeBytes - extent * EXTENT_BYTES),
     }));
-    // As the files of a storage system do: nothing behind the end is told.
-    member.before = (member.hasLostCache ? extents : member.unsettled).filter(
-      ({ offset }) => offset < member.sizeBytes,
-    );
+    const isThere = ({ offset }: Range): boolean => offset < member.sizeBytes;
+    member.before = (member.hasLostCache ? extents : member.unsettled).filter(isThere);
     member.journal = new Map();
     const lacks = new Map(
       [...member.bits].map(([of, blocks]) => [

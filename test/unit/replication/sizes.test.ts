@@ -71,6 +71,19 @@ describe('sizes', () => {
     expect(areEqual(group, A, B)).toBe(true);
   });
 
+  test('what was sent for behind the end does not arrive when it is there again', () => {
+    const group = duplexGroup([A, B]);
+    group.park(({ kind }, member) => kind === 'from-primary' && member === B);
+    group.write(A, CUT, 1);
+    cutAndGrow(group, [A, B]);
+    // As the file system does.
+    group.get(A).disk.fill(0, CUT);
+    group.unpark();
+    group.pass(3000);
+    expect(group.pairOf(B)).toBe('duplex');
+    expect(areEqual(group, A, B)).toBe(true);
+  });
+
   test('what a member lacks follows the size of the file, and no config that comes late', () => {
     const group = new TestGroup([A, B]);
     group.cutOff(B);
