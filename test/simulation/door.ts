@@ -55,6 +55,11 @@ export class Door {
     return this.#epoch;
   }
 
+  /** Tokens of what the rules have not answered. */
+  writesUnderWay(): number[] {
+    return [...this.#payloads.keys()];
+  }
+
   request(request: HostRequest): void {
     this.#waiting.push(request);
     this.look();

@@ -12,7 +12,7 @@ import type { RequestError } from '../../src/replication/effects.ts';
 import type { ReplicaView } from '../../src/replication/replica.ts';
 
 /** How long a request may be held by what is no matter of the fence: a connection that is being made, a disk. In ticks. */
-const HELD_TICKS_MAX = 40;
+const HELD_TICKS_MAX = 30;
 
 interface Waiting {
   readonly beganMs: number;

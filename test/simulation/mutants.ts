@@ -6,6 +6,7 @@
 import type { Fence } from '../../src/control-protocol/copy-groups.ts';
 import type { SecondaryMessage } from '../../src/peer-protocol/messages.ts';
 import type { Effect, Event, Output } from '../../src/replication/effects.ts';
+import { VOLUME_BYTES } from './layout.ts';
 import type { MemberProcess, ReplicaLike } from './member-process.ts';
 
 export interface Mutant {
@@ -43,6 +44,24 @@ function once(event: Event, by: MemberProcess): Event | undefined {
 
 function isChange({ message: { kind } }: Send): boolean {
   return kind === 'write' || kind === 'zero' || kind === 'trim';
+}
+
+/** What the rules are told of the fence. */
+function withFence(event: Event, fence: Fence): Event {
+  if (event.kind === 'configure') return { ...event, config: { ...event.config, fence } };
+  if (event.kind !== 'start' || event.durable === undefined) return event;
+  return { ...event, durable: { ...event.durable, config: { ...event.durable.config, fence } } };
+}
+
+/** As soon as a member is lost all writes fail, whoever else has not got them yet. */
+function failedTooEarly(effect: Effect, by: MemberProcess): readonly Effect[] {
+  const told = toldOf(by);
+  if (effect.kind === 'answer') return told.delete(`failed ${effect.token}`) ? [] : [effect];
+  const isLost = effect.kind === 'told' && effect.what.kind === 'pair' && effect.what.to === 'leaving';
+  if (!isLost) return [effect];
+  const tokens = by.door.writesUnderWay();
+  for (const token of tokens) told.add(`failed ${token}`);
+  return [effect, ...tokens.map((token) => ({ kind: 'answer', token, error: 'io' }) as const)];
 }
 
 const UNHEARD = ['deposeUnheard', 'freeze', 'resync'];
@@ -162,6 +181,60 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'I14: a lost cache goes unnoticed',
     event: (event) => (event.kind === 'start' ? { ...event, hasLostCache: false, unsettled: [] } : event),
+  },
+  {
+    name: 'I15: never: hosts fail while a member is away',
+    fence: 'never',
+    event: (event) => withFence(event, 'data'),
+  },
+  {
+    name: 'I15: status: hosts fail before it is known that nothing can be recorded',
+    fence: 'status',
+    event: (event) => withFence(event, 'data'),
+  },
+  {
+    name: 'I15: status: hosts wait for a record that cannot be changed',
+    fence: 'status',
+    faults: ['directoryDown', 'isolate'],
+    event: (event) => withFence(event, 'never'),
+  },
+  {
+    name: 'I15: data: hosts are answered while a member is away',
+    fence: 'data',
+    event: (event) => withFence(event, 'never'),
+  },
+  {
+    name: 'I15: a host has its buffer back before its payload has left',
+    fence: 'data',
+    faults: ['cut', 'cutOneWay', 'freeze', 'slowNetwork'],
+    effect: failedTooEarly,
+  },
+  {
+    name: 'I5, N3: a secondary acknowledges what its full disk has failed',
+    faults: ['fullDisk', 'failover'],
+    effect: (effect) =>
+      effect.kind === 'reply' && effect.message.kind === 'ack'
+        ? [{ ...effect, message: { ...effect.message, result: 'done' } }]
+        : [effect],
+  },
+  {
+    name: 'I2: a primary takes for written what its full disk has failed',
+    faults: ['fullDisk'],
+    event: (event) => (event.kind === 'applied' ? { ...event, error: undefined } : event),
+  },
+  {
+    name: 'sizes: a member is not told that it has been cut',
+    faults: ['resize', 'slowNetwork'],
+    event: (event) => (event.kind === 'resized' && event.sizeBytes < VOLUME_BYTES ? undefined : event),
+  },
+  {
+    name: 'sizes: what a member lacks follows the config, and not the file',
+    faults: ['resize', 'kill', 'suspend', 'failover'],
+    event: (event) => {
+      if (event.kind === 'resized') return undefined;
+      if (event.kind !== 'start') return event;
+      return { ...event, sizeBytes: event.durable?.config.sizeBytes ?? event.sizeBytes };
+    },
   },
   {
     name: 'S4: extents are not marked',

@@ -64,7 +64,7 @@ const LOOK_EVERY_EVENTS = 100;
 const QUIET_MS_MAX = 90_000;
 const IDLE_MS = 1_500;
 /** Shorter than it is, as runs are: with fence `status`, how long a change of the record is waited for. */
-const RECORD_MS = 1_500;
+const RECORD_MS = 1_000;
 
 export function run(options: RunOptions): RunResult {
   const world = new World(options);

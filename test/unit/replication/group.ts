@@ -6,7 +6,7 @@
 import type { GroupConfig } from '../../../src/control-protocol/copy-groups.ts';
 import { EXTENT_BYTES } from '../../../src/model/copy-granularity.ts';
 import { assert } from '../../../src/model/errors.ts';
-import type { MemberId, Range } from '../../../src/peer-protocol/messages.ts';
+import type { MemberId } from '../../../src/peer-protocol/messages.ts';
 import type { Effect, Event, Request } from '../../../src/replication/effects.ts';
 import type { ReplicaLimits } from '../../../src/replication/limits.ts';
 import { Replica } from '../../../src/replication/replica.ts';
@@ -171,8 +171,7 @@ export class TestGroup {
   /** The process dies; its links break. */
   kill(id: MemberId): void {
     const member = this.get(id);
-    member.isUp = false;
-    member.life += 1;
+    [member.isUp, member.life] = [false, member.life + 1];
     for (const [key, link] of this.#links) {
       if (link.source === id || link.target === id) this.#break(key);
     }
@@ -185,13 +184,7 @@ export class TestGroup {
     member.replica = new Replica({ id, ...this.#limits });
     member.isUp = true;
     member.hasLostCache ||= hasLostCache;
-    const extents = [...member.marked].map((extent) => ({
-      offset: extent * EXTENT_BYTES,
-      length: Math.min(EXTENT_BYTES, member.sizeBytes - extent * EXTENT_BYTES),
-    }));
-    const isThere = ({ offset }: Range): boolean => offset < member.sizeBytes;
-    member.before = (member.hasLostCache ? extents : member.unsettled).filter(isThere);
-    member.journal = new Map();
+    [member.before, member.journal] = [member.found, new Map()];
     const lacks = new Map(
       [...member.bits].map(([of, blocks]) => [
         of,

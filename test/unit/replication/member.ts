@@ -52,6 +52,16 @@ export class TestMember {
   get unsettled(): Range[] {
     return [...this.before, ...this.journal.values()];
   }
+
+  /** What a start tells as unsettled: nothing behind the end of the file. */
+  get found(): Range[] {
+    const extents = [...this.marked].map((extent) => {
+      const offset = extent * EXTENT_BYTES;
+      return { offset, length: Math.min(EXTENT_BYTES, this.sizeBytes - offset) };
+    });
+    const ranges = this.hasLostCache ? extents : this.unsettled;
+    return ranges.filter(({ offset }) => offset < this.sizeBytes);
+  }
 }
 
 export function configOf(ids: readonly MemberId[], primary: MemberId): GroupConfig {
