@@ -121,7 +121,7 @@ export class Replica {
         core.renewed.answer(event.token, event.outcome);
         break;
       case 'resized':
-        if (event.sizeBytes < this.#keep.lacks.sizeBytes) this.#secondary?.cut();
+        this.#secondary?.resized(this.#keep.lacks.sizeBytes, event.sizeBytes);
         this.#keep.lacks.resize(event.sizeBytes);
         this.#keep.journal.resize(event.sizeBytes);
         this.#keep.marks.resize(event.sizeBytes);

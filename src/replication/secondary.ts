@@ -64,13 +64,13 @@ export class Secondary {
     this.#session = undefined;
   }
 
-  /**
-   * This member's file has been cut. What its primary had sent for behind the end before it was cut itself must not arrive when both have grown again: the
-   * session ends, and what the next one does not bring is lacking.
-   */
-  cut(): void {
-    this.#session?.end();
-    this.#session = undefined;
+  /** This member's file has another size. */
+  resized(beforeBytes: number, sizeBytes: number): void {
+    if (sizeBytes < beforeBytes) this.#session?.cut();
+    else if (sizeBytes > beforeBytes && this.#session?.isCut === true) {
+      this.#session.end();
+      this.#session = undefined;
+    }
   }
 
   #refuseWaiting(): void {

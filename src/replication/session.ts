@@ -6,6 +6,8 @@
  * 2. An operation is in the lacks of all members that differ, as far as this one has to know (I4), before it is applied.
  * 3. What was unsettled before the session is forgotten when this member is called equal, after what it was told is on the disk (I7, I8).
  * 4. When it is over it begins nothing any more (I9).
+ * 5. What the primary has sent for behind the end before its own file was cut is applied nowhere: while this one is shorter it is nonsense, and before it
+ *    grows again the session ends, unless all that comes is known to have been sent later.
  */
 
 import type { MemberId, OperationMessage, PrimaryMessage, Range } from '../peer-protocol/messages.ts';
@@ -37,6 +39,8 @@ export class Session implements Owner {
   /** Told in this session, with its ranges; or that it lacks everything. */
   readonly #told = new Map<MemberId, 'ranges' | 'everything'>();
   isOver = false;
+  /** The last that had come when the file was cut. */
+  #cutSeq: number | undefined;
 
   constructor(id: Token, source: MemberId, keep: Keep) {
     this.id = id;
@@ -68,6 +72,16 @@ export class Session implements Owner {
     if (message.seq !== this.#firstSeq + this.#works.length || !this.#receive(message)) this.end();
   }
 
+  /** The file has been cut; the primary's was before. */
+  cut(): void {
+    this.#cutSeq = this.#firstSeq + this.#works.length - 1;
+  }
+
+  /** Something may be on its way that was sent before the primary's file was cut. */
+  get isCut(): boolean {
+    return this.#cutSeq !== undefined;
+  }
+
   /** It is over, by this member's will. */
   end(): void {
     if (this.isOver) return;
@@ -94,6 +108,8 @@ export class Session implements Owner {
 
   /** False: it was not acknowledged. */
   #confirm(confirmed: number): boolean {
+    // It has heard of what came here after the cut, before it sent this.
+    if (this.#cutSeq !== undefined && confirmed > this.#cutSeq) this.#cutSeq = undefined;
     const until = confirmed - this.#firstSeq;
     for (; this.#head <= until; this.#head++) {
       const work = this.#works[this.#head];

@@ -232,6 +232,12 @@ export class Writes implements Owner {
 
   #start(work: Work, operation: Operation): void {
     work.isStarted = true;
+    // The volume has been cut while it waited. Another member may have grown again already.
+    if (work.offset + work.length > this.#lacks.sizeBytes) {
+      work.error = 'invalid';
+      this.#finish(work);
+      return;
+    }
     work.pending = 1;
     let isJournaled = false;
     for (const pair of this.#pairs) {

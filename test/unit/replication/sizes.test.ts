@@ -84,6 +84,25 @@ describe('sizes', () => {
     expect(areEqual(group, A, B)).toBe(true);
   });
 
+  test('what waited for its range when the volume was cut is sent to nobody', () => {
+    const group = duplexGroup([A, B]);
+    group.park(({ kind }, member) => kind === 'applied' && member === A);
+    group.write(A, CUT - BLOCK, 1);
+    const token = group.write(A, CUT - BLOCK, 2, 2 * BLOCK);
+    group.get(A).failApply = ({ kind }) => (kind === 'flush' ? undefined : 'invalid');
+    for (const id of [A, B]) group.resize(id, CUT);
+    group.resize(B, SIZE);
+    group.pass(1000);
+    group.unpark();
+    group.pass(1000);
+    expect(group.answer(token)).toBe('invalid');
+    group.get(A).failApply = undefined;
+    group.resize(A, SIZE);
+    group.pass(1000);
+    expect(group.pairOf(B)).toBe('duplex');
+    expect(areEqual(group, A, B)).toBe(true);
+  });
+
   test('what a member lacks follows the size of the file, and no config that comes late', () => {
     const group = new TestGroup([A, B]);
     group.cutOff(B);
