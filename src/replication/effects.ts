@@ -11,6 +11,8 @@
  *  5. `nowMs` is of a monotonic clock that goes on while the process is stopped.
  *  6. What `start` tells as `unsettled`, and `hasLostCache`, is told again by every later start until `forget-unsettled`. Tokens
  *     count anew in each process: `settle` never means what was begun by an earlier one. A flush that has failed is a lost cache for the next start.
+ *  7. The marks behind a new end go, and `resized` is told, when no effect of an earlier step waits to be carried out: so nothing that was decided for
+ *     the old size is begun when the file has grown again.
  */
 
 import type { SuspendReason } from '../control-protocol/catalog.ts';

@@ -98,6 +98,7 @@ export class HeldMember {
 
   /** @throws StoreError */
   async resize(sizeBytes: number): Promise<void> {
+    await this.member.caughtUp();
     await this.#parts.folder.resize(sizeBytes);
     this.member.resized(sizeBytes);
   }

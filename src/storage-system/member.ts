@@ -171,6 +171,11 @@ export class Member implements Requests {
     this.#happens({ kind: 'tick', nowMs: 0 });
   }
 
+  /** Resolves when no effects wait for something that is being made durable. */
+  caughtUp(): Promise<void> {
+    return this.#keeping;
+  }
+
   resized(sizeBytes: number): void {
     this.#happens({ kind: 'resized', nowMs: 0, sizeBytes });
   }

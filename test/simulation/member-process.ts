@@ -168,9 +168,9 @@ export class MemberProcess implements Station {
       },
     ];
     const next = (): void => {
-      // Nothing new is written behind the end by then, and what is being written there is waited for.
+      // Nothing new is written behind the end by then, and what is being written there, or has been decided, is waited for.
       if (steps.length === 4 && isShrinking) disk.fileBytes = sizeBytes;
-      if (steps.length === 4 && this.#works.isApplying) {
+      if (steps.length > 2 && (this.#works.isApplying || this.#isPersisting || this.#items.length > 0)) {
         this.#after(1, next);
         return;
       }
