@@ -51,6 +51,8 @@ export class FenceWatch {
     const isWanted = new Set<MemberId>(
       config.members.flatMap(({ realVolume, wanted }) => (wanted === 'following' ? [realVolume] : [])),
     );
+    // Also as it was within the step.
+    if (this.#overdueMs(nowMs) !== undefined) this.#lastOverdueMs = nowMs;
     note(this.#leaving, states, (member) => states.get(member) === 'leaving', nowMs);
     note(
       this.#away,

@@ -73,7 +73,15 @@ export class History {
     }
   }
 
-  /** These are as if they had never been written, but for what is still under way. */
+  /** These are being cut off: who has begun to read them may see that already. */
+  cut(sectors: Iterable<number>, nowMs: number): void {
+    const write = { id: ++this.#writes, content: 0, startedMs: nowMs, endedMs: nowMs, isAnswered: false };
+    for (const sector of sectors) {
+      this.#entries(sector).push({ write, supersededMs: Number.POSITIVE_INFINITY, isBuried: false });
+    }
+  }
+
+  /** They are there again, as if they had never been written, but for what is still under way. */
   zeroed(sectors: Iterable<number>, nowMs: number): void {
     const write = { id: ++this.#writes, content: 0, startedMs: nowMs, endedMs: nowMs, isAnswered: true };
     for (const sector of sectors) {

@@ -317,7 +317,8 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
       throw this.violation(`I14: ${by.id} goes on without what it had not flushed, and others may have it`);
     }
     this.trace(by.id, () => 'goes on without what it had not flushed');
-    this.history.license(HOT_SECTORS, false);
+    // To whom it was given by force, nobody has promised that it has flushed what others have.
+    this.history.license(HOT_SECTORS, member.disk.durable?.config.isForced === true);
     this.licensedMs = this.scheduler.nowMs;
     this.licensedEpoch = member.disk.durable?.epoch ?? 0;
     this.madeWhole(by.id);
@@ -349,9 +350,9 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
 
   changing(from: SegmentRecord, to: SegmentRecord, why: string): void {
     // What was cut off is not there when it comes again.
-    const isNew = (sector: number): boolean =>
-      (sector + 1) * SECTOR_BYTES > from.length && (sector + 1) * SECTOR_BYTES <= to.length;
-    if (to.length > from.length) this.history.zeroed(HOT_SECTORS.filter(isNew), this.scheduler.nowMs);
+    const { nowMs } = this.scheduler;
+    if (to.length > from.length) this.history.zeroed(sectorsBetween(from.length, to.length), nowMs);
+    else if (to.length < from.length) this.history.cut(sectorsBetween(to.length, from.length), nowMs);
     if (to.epoch === from.epoch) return;
     this.statistics.epochs++;
     const { realVolume } = primaryOf(to);
@@ -382,4 +383,10 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
   isForsaken(epoch: number): boolean {
     return epoch < this.#forcedEpoch;
   }
+}
+
+function sectorsBetween(fromBytes: number, toBytes: number): number[] {
+  return HOT_SECTORS.filter(
+    (sector) => sector * SECTOR_BYTES >= fromBytes && (sector + 1) * SECTOR_BYTES <= toBytes,
+  );
 }
