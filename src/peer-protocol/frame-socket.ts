@@ -77,6 +77,10 @@ export class FrameSocket {
     }
   }
 
+  flush(): void {
+    if (this.#state === 'open') this.#outbox.flush();
+  }
+
   /** That many bytes are in `received`. */
   take(bytes: number): void {
     if (this.#state !== 'open') return;

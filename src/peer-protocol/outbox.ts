@@ -1,5 +1,5 @@
 /**
- * The sending side of a link. Frames gather, and leave together at the end of the turn of the event loop: straight to the kernel,
+ * The sending side of a link. Frames gather, and leave together at `flush`, or at the end of the turn of the event loop: straight to the kernel,
  * and only what that does not take at once goes through the stream, in order.
  *
  *   idle      the stream holds nothing: what has gathered is sent at the end of the turn, or when it is much
@@ -83,6 +83,11 @@ export class Outbox {
     return untaken <= this.untakenBytesMax;
   }
 
+  /** Does not wait for the end of the turn. */
+  flush(): void {
+    if (!this.#isWaiting && this.#segments.length + this.#to - this.#from > 0) this.#flush();
+  }
+
   /** Calls back once everything is with the kernel; nothing may be put any more. */
   end(whenEmpty: () => void): void {
     this.#whenEmpty = whenEmpty;
@@ -123,7 +128,7 @@ export class Outbox {
 
   readonly #turnEnds = (): void => {
     this.#isScheduled = false;
-    if (!this.#isWaiting) this.#flush();
+    if (!this.#isWaiting) this.#flush(); // also when there is nothing: whoever waits for the end is told
   };
 
   #flush(): void {

@@ -12,6 +12,7 @@
  */
 
 import type { Socket } from 'node:net';
+import { TokenMap } from '../base/token-map.ts';
 import { assert } from '../model/errors.ts';
 import type { Message } from './codec.ts';
 import { HEADER_BYTES, Limit, VERSION_MAX, VERSION_MIN } from './constants.ts';
@@ -48,7 +49,7 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
   #batch: SecondaryMessage[] = [];
   #reason: PeerError | undefined;
   // Operations: sent and not acknowledged, and not sent yet.
-  readonly #sent = new Map<number, Sent>();
+  readonly #sent = new TokenMap<Sent>();
   #sentBytes = 0;
   readonly #waiting = new Waiting<OperationMessage>();
   #lastSeq = 0;
@@ -87,6 +88,10 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
     });
   }
 
+  flush(): void {
+    this.#frames.flush();
+  }
+
   close(): void {
     this.#isGivenUp = true;
     this.#frames.close();
@@ -116,7 +121,7 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
       this.#frames.put(message, this.#confirmedSent);
       return;
     }
-    assert(message.seq === this.#lastSeq + 1, `operation ${message.seq} comes after ${this.#lastSeq}`);
+    assert(message.seq === this.#lastSeq + 1, 'operations are numbered without gaps');
     this.#lastSeq = message.seq;
     const bytes = operationBytes(message);
     if (this.#waiting.length === 0 && this.#hasRoom(bytes)) this.#launch(message, bytes);
@@ -137,7 +142,7 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
   #launch(message: OperationMessage, bytes: number): void {
     this.#frames.put(message, this.#confirmedSent);
     this.#lastSent = message.seq;
-    this.#sent.set(message.seq, { bytes, end: this.#frames.putBytes });
+    this.#sent.add(message.seq, { bytes, end: this.#frames.putBytes });
     this.#sentBytes += bytes;
   }
 
@@ -198,7 +203,7 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
     if (sent.end > this.#frames.takenBytes) {
       throw new PeerError('bad-message', `operation ${seq} is acknowledged before it was sent`);
     }
-    this.#sent.delete(seq);
+    this.#sent.take(seq);
     this.#sentBytes -= sent.bytes;
   }
 

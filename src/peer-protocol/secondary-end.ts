@@ -12,6 +12,7 @@
  */
 
 import type { Socket } from 'node:net';
+import { TokenMap } from '../base/token-map.ts';
 import { assert } from '../model/errors.ts';
 import type { Message } from './codec.ts';
 import { HEADER_BYTES, HELLO_TIMEOUT_MS, Kind, Limit, RANGES_BYTES_MAX } from './constants.ts';
@@ -45,10 +46,7 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
   // What was granted, and what of it is in use.
   #operationsMax = 0;
   #bytesMax = 0;
-  readonly #unacknowledged = new Map<
-    number,
-    { readonly bytes: number; readonly payload: Buffer | undefined }
-  >();
+  readonly #unacknowledged = new TokenMap<{ readonly bytes: number; readonly payload: Buffer | undefined }>();
   #bytes = 0;
   #lastSeq = 0;
   #heartbeats = 0;
@@ -70,6 +68,10 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
 
   get isOpen(): boolean {
     return this.#frames.isOpen;
+  }
+
+  flush(): void {
+    this.#frames.flush();
   }
 
   close(): void {
@@ -125,9 +127,8 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
     if (!this.#frames.isOpen) return;
     assert(this.#state === 'accepted', 'messages come after the answer to hello');
     if (message.kind === 'ack') {
-      const operation = this.#unacknowledged.get(message.seq);
-      assert(operation !== undefined, `operation ${message.seq} is acknowledged once`);
-      this.#unacknowledged.delete(message.seq);
+      const operation = this.#unacknowledged.take(message.seq);
+      assert(operation !== undefined, 'an operation is acknowledged once');
       this.#bytes -= operation.bytes;
       if (operation.payload !== undefined) payloadMemory.give(operation.payload);
     } else if (message.kind === 'heartbeat-ack') {
@@ -175,7 +176,7 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
         this.#lastSeq = message.seq;
         const bytes = operationBytes(message);
         const payload = message.kind === 'write' ? message.payload : undefined;
-        this.#unacknowledged.set(message.seq, { bytes, payload });
+        this.#unacknowledged.add(message.seq, { bytes, payload });
         this.#bytes += bytes;
         this.#batch.push(message);
         break;

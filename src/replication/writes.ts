@@ -10,6 +10,7 @@
  * 4. Nothing settles within a call that goes through pairs or flights: `run`, at the end of the step, does.
  */
 
+import { LooseList } from '../base/loose-list.ts';
 import { RangeLock } from '../base/range-lock.ts';
 import type { MemberId, PrimaryMessage, Range } from '../peer-protocol/messages.ts';
 import type { Core } from './core.ts';
@@ -45,7 +46,7 @@ export class Writes implements Owner {
   readonly #pairs: readonly Pair[];
   readonly #lock = new RangeLock<Work>();
   /** Of hosts, until settled. */
-  readonly #live = new Set<Work>();
+  readonly #live = new LooseList<Work>();
   /** To be looked at by `run`: settled, or lucky to have got its range. */
   readonly #ready: Work[] = [];
   #isOver = false;
@@ -206,7 +207,7 @@ export class Writes implements Owner {
   /** The role is over: hosts look elsewhere, what is unsettled stays in the journal. */
   abandon(): void {
     this.#isOver = true;
-    for (const work of this.#live) {
+    for (const work of this.#live.all()) {
       this.#answer(work, 'shutdown');
       if (work.isApplying) continue;
       if (!work.isStarted) this.#marks.leave(work);
