@@ -27,6 +27,7 @@ export const Kind = {
   ack: 32,
   heartbeatAck: 33,
   fenced: 34,
+  receiving: 35,
 } as const;
 
 export const Flag = {
@@ -71,6 +72,13 @@ export const STRING_BYTES_MAX = 2 + Limit.stringBytes;
 /** How long a peer may take to say hello, and to close its side after this one has ended its own. */
 export const HELLO_TIMEOUT_MS = 5000;
 export const LINGER_MS = 2000;
+/** Within a message that takes its time to come, a secondary says at least so often that it is coming. */
+export const RECEIVING_MS = 100;
+/**
+ * So much may wait for the kernel before more operations are held back: what is sent meanwhile, heartbeats above all, is not to queue behind
+ * the whole window. What the kernel itself holds keeps the link busy.
+ */
+export const AHEAD_BYTES = 1024 * 1024;
 
 assert(Limit.windowBytesMin >= Limit.payloadBytes, 'the least window holds the largest write');
 assert(Limit.windowBytesMin >= RANGES_BYTES_MAX + STRING_BYTES_MAX, 'the least window holds any operation');

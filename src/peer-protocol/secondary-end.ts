@@ -14,7 +14,7 @@
 import type { Socket } from 'node:net';
 import { assert } from '../model/errors.ts';
 import type { Message } from './codec.ts';
-import { HEADER_BYTES, HELLO_TIMEOUT_MS, Kind, Limit, RANGES_BYTES_MAX } from './constants.ts';
+import { HEADER_BYTES, HELLO_TIMEOUT_MS, Kind, Limit, RANGES_BYTES_MAX, RECEIVING_MS } from './constants.ts';
 import { PeerError } from './errors.ts';
 import { type FrameOwner, FrameSocket } from './frame-socket.ts';
 import type { Answer, HelloHandler, LinkEvents, SecondaryLink } from './links.ts';
@@ -52,6 +52,8 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
   #bytes = 0;
   #lastSeq = 0;
   #heartbeats = 0;
+  /** Nothing has been said since then, within what is coming; undefined: nothing is coming, or it has not been looked at since. */
+  #quietSinceMs: number | undefined;
 
   constructor(socket: Socket, fd: number, remote: string, owner: SecondaryEndOwner) {
     this.remote = remote;
@@ -134,7 +136,17 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
       assert(this.#heartbeats > 0, 'a heartbeat is answered once');
       this.#heartbeats -= 1;
     }
+    this.#quietSinceMs = undefined;
     this.#frames.put(message);
+  }
+
+  /** Nothing can be answered until what is coming is there. */
+  #tellReceiving(): void {
+    const nowMs = performance.now();
+    this.#quietSinceMs ??= nowMs;
+    if (nowMs - this.#quietSinceMs < RECEIVING_MS) return;
+    this.#frames.put({ kind: 'receiving' });
+    this.#quietSinceMs = nowMs;
   }
 
   // --- receiving -------------------------------------------------------------------------------------------
@@ -203,11 +215,16 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
   }
 
   batchEnds(): void {
-    if (this.#batch.length === 0) return;
-    const batch = this.#batch;
-    this.#batch = [];
-    this.#events?.onMessages(batch);
+    if (this.#batch.length > 0) {
+      const batch = this.#batch;
+      this.#batch = [];
+      this.#events?.onMessages(batch);
+    }
+    if (this.#frames.decoder.atBoundary) this.#quietSinceMs = undefined;
+    else if (this.#state === 'accepted') this.#tellReceiving();
   }
+
+  kernelTakes(): void {}
 
   ended(reason: PeerError): void {
     clearTimeout(this.#timer);

@@ -104,6 +104,8 @@ export interface Link {
   readonly sinceAwakeMs: number;
   readonly flight: Flight;
   heartbeatAwakeMs: number;
+  /** When something was heard from there, whatever it was. */
+  heardAwakeMs: number;
   /** Not answered yet; in the order in which they were sent. */
   readonly heartbeats: Heartbeat[];
   /** The last that was answered. */
@@ -208,6 +210,7 @@ export function newLink(session: Token, awakeMs: number): Link {
     sinceAwakeMs: awakeMs,
     flight: new Flight(),
     heartbeatAwakeMs: Number.NEGATIVE_INFINITY,
+    heardAwakeMs: awakeMs,
     heartbeats: [],
     answeredToken: 0,
   };

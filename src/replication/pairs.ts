@@ -214,6 +214,8 @@ export class Pairs {
     const pair = this.#pairOf(member, session);
     const link = pair?.link;
     if (pair === undefined || link === undefined) return;
+    const { awakeMs } = this.#options.core;
+    link.heardAwakeMs = awakeMs;
     switch (message.kind) {
       case 'ack': {
         // What has failed there is not acknowledged: it waits for the record, as all that the member lacks.
@@ -229,11 +231,17 @@ export class Pairs {
           this.lose(pair, 'failed', 'it answers a heartbeat that was not sent');
           break;
         }
+        if (!link.flight.arrived(message.received, awakeMs)) {
+          this.lose(pair, 'failed', 'it has received what it was not sent');
+          break;
+        }
         link.answeredToken = heartbeat.token;
         pair.grantedMs = Math.max(pair.grantedMs, heartbeat.sentMs);
         this.#options.changed();
         break;
       }
+      case 'receiving':
+        break; // that it was heard is all that it says
       case 'fenced':
         if (!this.#options.stale(message.epoch)) this.lose(pair, 'unreachable', 'it has ended the session');
         break;
@@ -360,7 +368,9 @@ export class Pairs {
   #lookAfter(pair: Pair, link: Link): void {
     const { core } = this.#options;
     const oldest = link.heartbeats[0];
-    const isSilent = oldest !== undefined && core.awakeMs - oldest.sentAwakeMs > core.limits.ackMs;
+    // What is asked may queue behind what hosts write: whoever acknowledges that, or still receives it, is there.
+    const sinceAwakeMs = Math.max(oldest?.sentAwakeMs ?? core.awakeMs, link.heardAwakeMs);
+    const isSilent = core.awakeMs - sinceAwakeMs > core.limits.ackMs;
     if (isSilent || link.flight.isOverdue(core.awakeMs)) {
       this.lose(pair, 'unreachable', 'no answer in time');
       return;
