@@ -58,12 +58,16 @@ export const Limit = {
   waitingOperations: 262_144,
   /** Heartbeats, and their answers, that a peer may leave untaken. */
   untakenHeartbeats: 1024,
-  /** Connections of one server that have not said hello. */
+  /** Connections of one server that have not said hello; and of them, from one address: so that no other is kept out. */
   handshakes: 1024,
+  handshakesOfOne: 512,
 } as const;
 
 /** What a secondary grants when it has no reason to grant something else. */
 export const DEFAULT_WINDOW = { operationsMax: 1024, bytesMax: 64 * 1024 * 1024 } as const;
+
+/** What all links of a storage system may hold of what they have received: as many full windows as a machine with little memory can bear. */
+export const RECEIVED_BYTES_MAX = 512 * 1024 * 1024;
 
 export const RANGES_BYTES_MAX = DIFFERENCE_RANGES_MAX * RANGE_BYTES;
 /** A string is its length in 2 bytes, then UTF-8. */

@@ -9,6 +9,7 @@
  * Invariants
  *  1. Operations come with their numbers in order, and never more than was granted: checked before memory is taken for them.
  *  2. What was granted is free again when the owner acknowledges; so is the memory of a write's payload.
+ *  3. What links hold together is bounded, too (ReceiveBudget): this one does not read while that is used up and it holds some of it.
  */
 
 import type { Socket } from 'node:net';
@@ -22,6 +23,7 @@ import type { Hello, PrimaryMessage, Range, Refusal, SecondaryMessage } from './
 import { DIFFERENCE_RANGES_MAX } from './messages.ts';
 import { payloadMemory } from './payload-memory.ts';
 import { coarsened, operationBytes, SPOKEN, type Versions } from './payloads.ts';
+import type { ReceiveBudget } from './receive-budget.ts';
 
 const ANSWER_BYTES_MAX = Limit.differences * (HEADER_BYTES + RANGES_BYTES_MAX) + 2 * HEADER_BYTES;
 
@@ -30,10 +32,12 @@ export interface SecondaryEndOwner {
   /** A hello has come, or never will. */
   greeted(end: SecondaryEnd): void;
   over(end: SecondaryEnd, reason: PeerError): void;
+  readonly budget: ReceiveBudget;
 }
 
 export class SecondaryEnd implements SecondaryLink, FrameOwner {
   readonly remote: string;
+  readonly #socket: Socket;
   readonly #frames: FrameSocket;
   readonly #owner: SecondaryEndOwner;
   readonly #timer: NodeJS.Timeout;
@@ -50,6 +54,9 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
     { readonly bytes: number; readonly payload: Buffer | undefined }
   >();
   #bytes = 0;
+  /** Of writes, those that are coming included. */
+  #heldBytes = 0;
+  #isHeldBack = false;
   #lastSeq = 0;
   #heartbeats = 0;
   /** Nothing has been said since then, within what is coming; undefined: nothing is coming, or it has not been looked at since. */
@@ -58,6 +65,7 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
   constructor(socket: Socket, fd: number, remote: string, owner: SecondaryEndOwner) {
     this.remote = remote;
     this.#owner = owner;
+    this.#socket = socket;
     this.#frames = new FrameSocket(socket, fd, 'hello', this);
     this.#timer = setTimeout(
       () => this.#frames.fail(new PeerError('silent', 'no hello came')),
@@ -82,9 +90,28 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
     this.#frames.destroy();
   }
 
-  /** That many bytes have been received. */
-  received(bytes: number): void {
+  /** That many bytes have been received. False: no more is to be read now. */
+  received(bytes: number): boolean {
     this.#frames.take(bytes);
+    const { budget } = this.#owner;
+    if (!budget.isFull || this.#bytes === 0 || !this.#frames.isOpen) return true;
+    this.#isHeldBack = true;
+    budget.wait(this.#resume);
+    return false;
+  }
+
+  readonly #resume = (): void => {
+    this.#isHeldBack = false;
+    this.#socket.resume();
+  };
+
+  #free(bytes: number): void {
+    const { budget } = this.#owner;
+    this.#heldBytes -= bytes;
+    budget.free(bytes);
+    if (!this.#isHeldBack || this.#bytes > 0) return;
+    budget.leave(this.#resume);
+    this.#resume();
   }
 
   // --- answering -------------------------------------------------------------------------------------------
@@ -131,7 +158,10 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
       assert(operation !== undefined, `operation ${message.seq} is acknowledged once`);
       this.#unacknowledged.delete(message.seq);
       this.#bytes -= operation.bytes;
-      if (operation.payload !== undefined) payloadMemory.give(operation.payload);
+      if (operation.payload !== undefined) {
+        payloadMemory.give(operation.payload);
+        this.#free(operation.bytes);
+      }
     } else if (message.kind === 'heartbeat-ack') {
       assert(this.#heartbeats > 0, 'a heartbeat is answered once');
       this.#heartbeats -= 1;
@@ -162,6 +192,9 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
       this.#bytes + payloadBytes > this.#bytesMax
     ) {
       throw new PeerError('overrun', 'more than the window that was granted');
+    } else if (kind === Kind.write) {
+      this.#heldBytes += payloadBytes;
+      this.#owner.budget.hold(payloadBytes);
     }
   }
 
@@ -229,6 +262,9 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
   ended(reason: PeerError): void {
     clearTimeout(this.#timer);
     this.#unacknowledged.clear();
+    this.#owner.budget.leave(this.#resume);
+    this.#owner.budget.free(this.#heldBytes);
+    this.#heldBytes = 0;
     this.#owner.over(this, reason);
     this.#events?.onClosed(reason);
   }

@@ -2,9 +2,8 @@ import { expect, test } from 'vitest';
 import type { LeaseRequest, LeaseVerdict, PairReport } from '../../../src/control-protocol/copy-groups.ts';
 import { ControlError } from '../../../src/model/errors.ts';
 import { type GroupApi, GroupDirectory } from '../../../src/storage-system/group-directory.ts';
-import { silentLog } from '../../support/log.ts';
+import { type LogLine, recordingLog, silentLog } from '../../support/log.ts';
 import { epochOf, idOf } from '../../support/storage-system.ts';
-import { type LogLine, recordingLog } from './lab.ts';
 
 const report: PairReport = {
   ...{ primary: idOf(1), epoch: epochOf(3), member: idOf(2), pair: 'duplex', reason: null, pairRevision: 4 },

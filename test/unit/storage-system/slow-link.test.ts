@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { afterEach, expect, test } from 'vitest';
+import { type LogLine, recordingLog } from '../../support/log.ts';
 import { allDuplex, type LabGroup, MemberLab } from '../../support/member-lab.ts';
 import { SlowLink } from '../../support/slow-link.ts';
 import { MiB } from '../../support/storage-system.ts';
 import { eventually } from '../../support/tools.ts';
-import { type LogLine, recordingLog } from './lab.ts';
 
 /** What hosts have under way here takes it four times as long as a peer may be silent. */
 const BYTES_PER_SECOND = 8 * MiB;
