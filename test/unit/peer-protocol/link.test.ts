@@ -1,7 +1,7 @@
 import { afterEach, expect, test } from 'vitest';
 import { Kind } from '../../../src/peer-protocol/constants.ts';
 import type { PrimaryLink } from '../../../src/peer-protocol/links.ts';
-import type { PrimaryMessage } from '../../../src/peer-protocol/messages.ts';
+import type { PrimaryMessage, SecondaryMessage } from '../../../src/peer-protocol/messages.ts';
 import { seededRandom } from '../../support/random.ts';
 import { ANSWERS, frame, helloFrame, OPERATIONS, randomBytes } from './lab.ts';
 import {
@@ -42,6 +42,11 @@ function acknowledge({ secondary, secondaryOwner }: Pair): void {
       if (message.kind !== 'heartbeat') secondary.send({ kind: 'ack', seq: message.seq, result: 'done' });
     }
   };
+}
+
+/** What takes its time to come may be said to be coming, before. */
+function acks({ messages }: Owner<SecondaryMessage>): number {
+  return messages.filter(({ kind }) => kind === 'ack').length;
 }
 
 test('every message arrives as it was, there and back', async () => {
@@ -146,9 +151,9 @@ test('within a message that takes its time to come the secondary says that it is
     peer.send(write.subarray(at, at + 4096));
     at += 4096;
   }, 5);
-  await peer.until(({ kinds }) => kinds.length === 5);
+  await peer.until(({ kinds }) => kinds.length >= 5);
   clearInterval(drip);
-  expect(peer.kinds.slice(2)).toEqual([Kind.receiving, Kind.receiving, Kind.receiving]);
+  expect(peer.kinds.slice(2, 5)).toEqual([Kind.receiving, Kind.receiving, Kind.receiving]);
   peer.send(write.subarray(at));
   const session = server.sessions[0];
   await session?.owner.until(() => session.owner.messages.length === 1);
@@ -184,7 +189,7 @@ test('large and small payloads arrive whole, under load in both directions', asy
     }
   };
   for (const [i, payload] of payloads.entries()) primary.send(writeMessage(i + 1, payload));
-  await primaryOwner.until(() => primaryOwner.messages.length === payloads.length);
+  await primaryOwner.until(() => acks(primaryOwner) === payloads.length);
   expect(wrong).toBe(0);
 });
 
@@ -193,7 +198,7 @@ test('the largest write goes through', async () => {
   acknowledge(opened);
   const payload = Buffer.alloc(WINDOW.bytesMax, 7);
   opened.primary.send(writeMessage(1, payload));
-  await opened.primaryOwner.until(() => opened.primaryOwner.messages.length === 1);
+  await opened.primaryOwner.until(() => acks(opened.primaryOwner) === 1);
   const [got] = opened.secondaryOwner.messages;
   expect(got?.kind === 'write' && got.length).toBe(payload.length);
 });
