@@ -13,13 +13,13 @@ const TURN_MS = 10;
 export class SlowLink implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
-  readonly #bytesPerTurn: number;
+  #bytesPerTurn = 0;
   #isSilent = false;
   /** How much has gone to the target. */
   bytes = 0;
 
   private constructor(target: SocketAddress, bytesPerSecond: number) {
-    this.#bytesPerTurn = Math.ceil((bytesPerSecond * TURN_MS) / 1000);
+    this.bytesPerSecond = bytesPerSecond;
     this.#server = createServer({ noDelay: true }, (near) => {
       const far = dial({ ...target, noDelay: true });
       this.#tie(near, far);
@@ -39,17 +39,17 @@ export class SlowLink implements AsyncDisposable {
     });
   }
 
+  set bytesPerSecond(bytesPerSecond: number) {
+    this.#bytesPerTurn = Math.ceil((bytesPerSecond * TURN_MS) / 1000);
+  }
+
   silence(): void {
     this.#isSilent = true;
   }
 
-  mend(): void {
-    this.#isSilent = false;
-  }
-
   #tie(near: Socket, far: Socket): void {
-    const there = this.#pump(near, far, this.#bytesPerTurn);
-    const back = this.#pump(far, near, Number.POSITIVE_INFINITY);
+    const there = this.#pump(near, far);
+    const back = this.#pump(far, near);
     const end = (): void => {
       clearInterval(timer);
       for (const socket of [near, far]) {
@@ -60,8 +60,8 @@ export class SlowLink implements AsyncDisposable {
     // Not before what was on its way has arrived.
     const timer = setInterval(() => {
       if (this.#isSilent) return;
-      this.bytes += there();
-      back();
+      this.bytes += there(this.#bytesPerTurn);
+      back(Number.POSITIVE_INFINITY);
       if (near.readableEnded || far.readableEnded || near.errored || far.errored) end();
     }, TURN_MS);
     for (const socket of [near, far]) {
@@ -71,7 +71,7 @@ export class SlowLink implements AsyncDisposable {
   }
 
   /** Returns what passes on for one turn, and says how much that was. */
-  #pump(from: Socket, to: Socket, bytesPerTurn: number): () => number {
+  #pump(from: Socket, to: Socket): (bytesMax: number) => number {
     const held: Buffer[] = [];
     let heldBytes = 0;
     from.on('data', (chunk: Buffer) => {
@@ -79,8 +79,8 @@ export class SlowLink implements AsyncDisposable {
       heldBytes += chunk.length;
       if (heldBytes >= HELD_BYTES) from.pause();
     });
-    return () => {
-      let left = bytesPerTurn;
+    return (bytesMax) => {
+      let left = bytesMax;
       let passed = 0;
       while (left > 0) {
         const first = held.shift();
