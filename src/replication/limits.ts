@@ -53,5 +53,8 @@ export function isNewerEpoch(epoch: number, known: number): boolean {
   return epoch > known && epoch <= known + EPOCH_LEAP_MAX;
 }
 
+/** How long ticks may be put off at a member for which nothing is due: heartbeats and leases of a primary are, at all times. */
+export const REST_MS = { primary: 150, secondary: 950 } as const;
+
 /** What is zeroed at once at a member that lacks everything. */
 export const WIPE_BYTES = 1024 * 1024 * 1024;

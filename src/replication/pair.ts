@@ -183,6 +183,12 @@ export class Pair {
     return this.state !== 'suspended' && this.state !== 'copying';
   }
 
+  /** Nothing is to be done for it but heartbeats. */
+  get isAtRest(): boolean {
+    if (this.isReportDue || this.isReporting) return false;
+    return this.state === 'duplex' || (this.state === 'suspended' && !this.isWanted);
+  }
+
   /** It may lack something that the primary has. */
   get isDiffering(): boolean {
     return this.state !== 'duplex' && this.state !== 'joining';

@@ -7,6 +7,7 @@
  * 3. A member is durably one that may be in step before the record is asked to say duplex, until after it says suspended (I3).
  */
 
+import { bytesOf } from '../base/range.ts';
 import type { SuspendReason } from '../control-protocol/catalog.ts';
 import { assert } from '../model/errors.ts';
 import type { MemberId, Range, RefusalCode, SecondaryMessage } from '../peer-protocol/messages.ts';
@@ -129,13 +130,10 @@ export class Pairs {
 
   /** What the record says now. It may have changed without a report that is known of: one that was given up can be recorded later. */
   recordSays(pair: Pair, recorded: RecordedState | undefined): void {
-    if (
-      pair.isReporting ||
-      (pair.state !== 'duplex' && pair.state !== 'equalizing' && pair.state !== 'copying')
-    )
-      return;
+    const { state } = pair;
+    if (pair.isReporting || (state !== 'duplex' && state !== 'equalizing' && state !== 'copying')) return;
     pair.recorded = recorded;
-    pair.isReportDue = recorded !== RECORDED_AS[pair.state];
+    pair.isReportDue = recorded !== RECORDED_AS[state];
     this.#report(pair);
   }
 
@@ -449,8 +447,4 @@ export class Pairs {
     if (before === 'equalizing') this.#telling.calledEqual(pair, link);
     this.#options.changed();
   }
-}
-
-function bytesOf(ranges: readonly Range[]): number {
-  return ranges.reduce((sum, { length }) => sum + length, 0);
 }

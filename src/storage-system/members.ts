@@ -373,8 +373,9 @@ export class Members implements Groups {
   }
 
   #tick(): void {
-    for (const [id, { member }] of this.#members) {
-      member.tick();
+    const nowMs = performance.now();
+    for (const [id, held] of this.#members) {
+      held.tick(nowMs);
       if (this.#isAlone(id)) void this.#dropSoon(id);
     }
     if (this.#members.size > 0) return;
