@@ -172,8 +172,8 @@ export class DirectoryClient {
     return this.#http.call(LeaseAnswer, 'POST', '/leases', options);
   }
 
-  reportDiscard(body: DiscardReport): Promise<void> {
-    return this.#http.send('POST', '/discards', { body });
+  reportDiscard(body: DiscardReport, signal?: AbortSignal): Promise<void> {
+    return this.#http.send('POST', '/discards', { body, ...(signal && { signal }) });
   }
 
   operation(id: OperationId, waitMs = 0): Promise<OperationRecord> {

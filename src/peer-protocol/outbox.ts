@@ -44,11 +44,14 @@ export class Outbox {
   #isClosed = false;
   #putBytes = 0;
   #takenBytes = 0;
+  readonly #kernelTakes: () => void;
   #whenEmpty: (() => void) | undefined;
 
-  constructor(socket: Socket, fd: number, untakenBytesMax: number) {
+  /** `kernelTakes` is called from the event loop, when the stream has got rid of what it held. */
+  constructor(socket: Socket, fd: number, untakenBytesMax: number, kernelTakes: () => void) {
     this.#socket = socket;
     this.#fd = fd;
+    this.#kernelTakes = kernelTakes;
     this.untakenBytesMax = untakenBytesMax;
   }
 
@@ -163,6 +166,7 @@ export class Outbox {
       else {
         this.#takenBytes += rest.length;
         this.#flush();
+        this.#kernelTakes();
       }
     });
   }

@@ -9,13 +9,14 @@
  *  1. Not more than the window is unacknowledged; what is beyond it waits, in order. What waits is bounded by who asks: hosts' requests
  *     under way, and the copier's; a bound of our own ends the link before memory does.
  *  2. An ack is of an operation that is unacknowledged, and has wholly left: so its payload is the caller's again.
+ *  3. What has gathered for the kernel is AHEAD_BYTES and one operation at most: a heartbeat comes behind that, not behind the window.
  */
 
 import type { Socket } from 'node:net';
 import { TokenMap } from '../base/token-map.ts';
 import { assert } from '../model/errors.ts';
 import type { Message } from './codec.ts';
-import { HEADER_BYTES, Limit, VERSION_MAX, VERSION_MIN } from './constants.ts';
+import { AHEAD_BYTES, HEADER_BYTES, Limit, VERSION_MAX, VERSION_MIN } from './constants.ts';
 import { PeerError } from './errors.ts';
 import { type FrameOwner, FrameSocket } from './frame-socket.ts';
 import type { Connected, LinkEvents, PrimaryLink } from './links.ts';
@@ -135,6 +136,7 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
   }
 
   #hasRoom(bytes: number): boolean {
+    if (this.#frames.putBytes - this.#frames.takenBytes >= AHEAD_BYTES) return false;
     const window = this.#welcome as Welcome;
     return this.#sent.size < window.operationsMax && this.#sentBytes + bytes <= window.bytesMax;
   }
@@ -172,6 +174,13 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
       case 'heartbeat-ack':
         if (this.#heartbeats === 0) throw new PeerError('bad-message', 'an answer to no heartbeat');
         this.#heartbeats -= 1;
+        if (message.received > this.#lastSent) {
+          throw new PeerError('bad-message', `operation ${message.received} has come before it was sent`);
+        }
+        this.#batch.push(message);
+        break;
+      case 'receiving':
+        if (this.#sent.size === 0) throw new PeerError('bad-message', 'nothing is being sent to be received');
         this.#batch.push(message);
         break;
       case 'fenced':
@@ -247,6 +256,10 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
   batchEnds(): void {
     this.#launchWaiting();
     this.#handOver();
+  }
+
+  kernelTakes(): void {
+    this.#launchWaiting();
   }
 
   #handOver(): void {

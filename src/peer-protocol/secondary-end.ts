@@ -9,13 +9,14 @@
  * Invariants
  *  1. Operations come with their numbers in order, and never more than was granted: checked before memory is taken for them.
  *  2. What was granted is free again when the owner acknowledges; so is the memory of a write's payload.
+ *  3. What links hold together is bounded, too (ReceiveBudget): this one does not read while that is used up and it holds some of it.
  */
 
 import type { Socket } from 'node:net';
 import { TokenMap } from '../base/token-map.ts';
 import { assert } from '../model/errors.ts';
 import type { Message } from './codec.ts';
-import { HEADER_BYTES, HELLO_TIMEOUT_MS, Kind, Limit, RANGES_BYTES_MAX } from './constants.ts';
+import { HEADER_BYTES, HELLO_TIMEOUT_MS, Kind, Limit, RANGES_BYTES_MAX, RECEIVING_MS } from './constants.ts';
 import { PeerError } from './errors.ts';
 import { type FrameOwner, FrameSocket } from './frame-socket.ts';
 import type { Answer, HelloHandler, LinkEvents, SecondaryLink } from './links.ts';
@@ -23,6 +24,7 @@ import type { Hello, PrimaryMessage, Range, Refusal, SecondaryMessage } from './
 import { DIFFERENCE_RANGES_MAX } from './messages.ts';
 import { payloadMemory } from './payload-memory.ts';
 import { coarsened, operationBytes, SPOKEN, type Versions } from './payloads.ts';
+import type { ReceiveBudget } from './receive-budget.ts';
 
 const ANSWER_BYTES_MAX = Limit.differences * (HEADER_BYTES + RANGES_BYTES_MAX) + 2 * HEADER_BYTES;
 
@@ -31,10 +33,12 @@ export interface SecondaryEndOwner {
   /** A hello has come, or never will. */
   greeted(end: SecondaryEnd): void;
   over(end: SecondaryEnd, reason: PeerError): void;
+  readonly budget: ReceiveBudget;
 }
 
 export class SecondaryEnd implements SecondaryLink, FrameOwner {
   readonly remote: string;
+  readonly #socket: Socket;
   readonly #frames: FrameSocket;
   readonly #owner: SecondaryEndOwner;
   readonly #timer: NodeJS.Timeout;
@@ -48,12 +52,18 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
   #bytesMax = 0;
   readonly #unacknowledged = new TokenMap<{ readonly bytes: number; readonly payload: Buffer | undefined }>();
   #bytes = 0;
+  /** Of writes, those that are coming included. */
+  #heldBytes = 0;
+  #isHeldBack = false;
   #lastSeq = 0;
   #heartbeats = 0;
+  /** Nothing has been said since then, within what is coming; undefined: nothing is coming, or it has not been looked at since. */
+  #quietSinceMs: number | undefined;
 
   constructor(socket: Socket, fd: number, remote: string, owner: SecondaryEndOwner) {
     this.remote = remote;
     this.#owner = owner;
+    this.#socket = socket;
     this.#frames = new FrameSocket(socket, fd, 'hello', this);
     this.#timer = setTimeout(
       () => this.#frames.fail(new PeerError('silent', 'no hello came')),
@@ -82,9 +92,28 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
     this.#frames.destroy();
   }
 
-  /** That many bytes have been received. */
-  received(bytes: number): void {
+  /** That many bytes have been received. False: no more is to be read now. */
+  received(bytes: number): boolean {
     this.#frames.take(bytes);
+    const { budget } = this.#owner;
+    if (!budget.isFull || this.#bytes === 0 || !this.#frames.isOpen) return true;
+    this.#isHeldBack = true;
+    budget.wait(this.#resume);
+    return false;
+  }
+
+  readonly #resume = (): void => {
+    this.#isHeldBack = false;
+    this.#socket.resume();
+  };
+
+  #free(bytes: number): void {
+    const { budget } = this.#owner;
+    this.#heldBytes -= bytes;
+    budget.free(bytes);
+    if (!this.#isHeldBack || this.#bytes > 0) return;
+    budget.leave(this.#resume);
+    this.#resume();
   }
 
   // --- answering -------------------------------------------------------------------------------------------
@@ -130,12 +159,25 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
       const operation = this.#unacknowledged.take(message.seq);
       assert(operation !== undefined, 'an operation is acknowledged once');
       this.#bytes -= operation.bytes;
-      if (operation.payload !== undefined) payloadMemory.give(operation.payload);
+      if (operation.payload !== undefined) {
+        payloadMemory.give(operation.payload);
+        this.#free(operation.bytes);
+      }
     } else if (message.kind === 'heartbeat-ack') {
       assert(this.#heartbeats > 0, 'a heartbeat is answered once');
       this.#heartbeats -= 1;
     }
+    this.#quietSinceMs = undefined;
     this.#frames.put(message);
+  }
+
+  /** Nothing can be answered until what is coming is there. */
+  #tellReceiving(): void {
+    const nowMs = performance.now();
+    this.#quietSinceMs ??= nowMs;
+    if (nowMs - this.#quietSinceMs < RECEIVING_MS) return;
+    this.#frames.put({ kind: 'receiving' });
+    this.#quietSinceMs = nowMs;
   }
 
   // --- receiving -------------------------------------------------------------------------------------------
@@ -151,6 +193,9 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
       this.#bytes + payloadBytes > this.#bytesMax
     ) {
       throw new PeerError('overrun', 'more than the window that was granted');
+    } else if (kind === Kind.write) {
+      this.#heldBytes += payloadBytes;
+      this.#owner.budget.hold(payloadBytes);
     }
   }
 
@@ -204,15 +249,23 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
   }
 
   batchEnds(): void {
-    if (this.#batch.length === 0) return;
-    const batch = this.#batch;
-    this.#batch = [];
-    this.#events?.onMessages(batch);
+    if (this.#batch.length > 0) {
+      const batch = this.#batch;
+      this.#batch = [];
+      this.#events?.onMessages(batch);
+    }
+    if (this.#frames.decoder.atBoundary) this.#quietSinceMs = undefined;
+    else if (this.#state === 'accepted') this.#tellReceiving();
   }
+
+  kernelTakes(): void {}
 
   ended(reason: PeerError): void {
     clearTimeout(this.#timer);
     this.#unacknowledged.clear();
+    this.#owner.budget.leave(this.#resume);
+    this.#owner.budget.free(this.#heldBytes);
+    this.#heldBytes = 0;
     this.#owner.over(this, reason);
     this.#events?.onClosed(reason);
   }

@@ -76,6 +76,11 @@ export class Journal {
     if (this.#settled.length >= SETTLED_BATCH) this.tellSettled();
   }
 
+  /** What is settled has been told. */
+  get isTold(): boolean {
+    return this.#settled.length === 0;
+  }
+
   tellSettled(): void {
     if (this.#settled.length === 0) return;
     this.#core.emit({ kind: 'settle', tokens: this.#settled });

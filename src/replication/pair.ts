@@ -104,6 +104,8 @@ export interface Link {
   readonly sinceAwakeMs: number;
   readonly flight: Flight;
   heartbeatAwakeMs: number;
+  /** When something was heard from there, whatever it was. */
+  heardAwakeMs: number;
   /** Not answered yet; in the order in which they were sent. */
   readonly heartbeats: Heartbeat[];
   /** The last that was answered. */
@@ -181,6 +183,12 @@ export class Pair {
     return this.state !== 'suspended' && this.state !== 'copying';
   }
 
+  /** Nothing is to be done for it but heartbeats. */
+  get isAtRest(): boolean {
+    if (this.isReportDue || this.isReporting) return false;
+    return this.state === 'duplex' || (this.state === 'suspended' && !this.isWanted);
+  }
+
   /** It may lack something that the primary has. */
   get isDiffering(): boolean {
     return this.state !== 'duplex' && this.state !== 'joining';
@@ -208,6 +216,7 @@ export function newLink(session: Token, awakeMs: number): Link {
     sinceAwakeMs: awakeMs,
     flight: new Flight(),
     heartbeatAwakeMs: Number.NEGATIVE_INFINITY,
+    heardAwakeMs: awakeMs,
     heartbeats: [],
     answeredToken: 0,
   };

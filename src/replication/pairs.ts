@@ -7,6 +7,7 @@
  * 3. A member is durably one that may be in step before the record is asked to say duplex, until after it says suspended (I3).
  */
 
+import { bytesOf } from '../base/range.ts';
 import type { SuspendReason } from '../control-protocol/catalog.ts';
 import { assert } from '../model/errors.ts';
 import type { MemberId, Range, RefusalCode, SecondaryMessage } from '../peer-protocol/messages.ts';
@@ -129,13 +130,10 @@ export class Pairs {
 
   /** What the record says now. It may have changed without a report that is known of: one that was given up can be recorded later. */
   recordSays(pair: Pair, recorded: RecordedState | undefined): void {
-    if (
-      pair.isReporting ||
-      (pair.state !== 'duplex' && pair.state !== 'equalizing' && pair.state !== 'copying')
-    )
-      return;
+    const { state } = pair;
+    if (pair.isReporting || (state !== 'duplex' && state !== 'equalizing' && state !== 'copying')) return;
     pair.recorded = recorded;
-    pair.isReportDue = recorded !== RECORDED_AS[pair.state];
+    pair.isReportDue = recorded !== RECORDED_AS[state];
     this.#report(pair);
   }
 
@@ -214,6 +212,8 @@ export class Pairs {
     const pair = this.#pairOf(member, session);
     const link = pair?.link;
     if (pair === undefined || link === undefined) return;
+    const { awakeMs } = this.#options.core;
+    link.heardAwakeMs = awakeMs;
     switch (message.kind) {
       case 'ack': {
         // What has failed there is not acknowledged: it waits for the record, as all that the member lacks.
@@ -229,11 +229,17 @@ export class Pairs {
           this.lose(pair, 'failed', 'it answers a heartbeat that was not sent');
           break;
         }
+        if (!link.flight.arrived(message.received, awakeMs)) {
+          this.lose(pair, 'failed', 'it has received what it was not sent');
+          break;
+        }
         link.answeredToken = heartbeat.token;
         pair.grantedMs = Math.max(pair.grantedMs, heartbeat.sentMs);
         this.#options.changed();
         break;
       }
+      case 'receiving':
+        break; // that it was heard is all that it says
       case 'fenced':
         if (!this.#options.stale(message.epoch)) this.lose(pair, 'unreachable', 'it has ended the session');
         break;
@@ -360,7 +366,9 @@ export class Pairs {
   #lookAfter(pair: Pair, link: Link): void {
     const { core } = this.#options;
     const oldest = link.heartbeats[0];
-    const isSilent = oldest !== undefined && core.awakeMs - oldest.sentAwakeMs > core.limits.ackMs;
+    // What is asked may queue behind what hosts write: whoever acknowledges that, or still receives it, is there.
+    const sinceAwakeMs = Math.max(oldest?.sentAwakeMs ?? core.awakeMs, link.heardAwakeMs);
+    const isSilent = core.awakeMs - sinceAwakeMs > core.limits.ackMs;
     if (isSilent || link.flight.isOverdue(core.awakeMs)) {
       this.lose(pair, 'unreachable', 'no answer in time');
       return;
@@ -439,8 +447,4 @@ export class Pairs {
     if (before === 'equalizing') this.#telling.calledEqual(pair, link);
     this.#options.changed();
   }
-}
-
-function bytesOf(ranges: readonly Range[]): number {
-  return ranges.reduce((sum, { length }) => sum + length, 0);
 }

@@ -199,25 +199,18 @@ export class Member implements Requests {
 
   /** Resolves with whether it is refused, because a newer epoch is known. */
   configure(config: GroupConfig): Promise<boolean> {
-    return new Promise((resolve, reject) => {
-      if (this.#state !== 'running') {
-        reject(new ControlError('unavailable', `${this.id} begins anew`));
-        return;
-      }
-      const token = this.#ask(this.#configures, { resolve, reject });
-      this.#happens({ kind: 'configure', nowMs: 0, token, config });
-    });
+    return this.#askRefusal((token) => ({ kind: 'configure', nowMs: 0, token, config }));
   }
 
   /** The same. */
   handOver({ epoch, to }: HandOver): Promise<boolean> {
+    return this.#askRefusal((token) => ({ kind: 'hand-over', nowMs: 0, token, epoch, to }));
+  }
+
+  #askRefusal(eventOf: (token: Token) => Event): Promise<boolean> {
     return new Promise((resolve, reject) => {
-      if (this.#state !== 'running') {
-        reject(new ControlError('unavailable', `${this.id} begins anew`));
-        return;
-      }
-      const token = this.#ask(this.#configures, { resolve, reject });
-      this.#happens({ kind: 'hand-over', nowMs: 0, token, epoch, to });
+      if (this.#state === 'running') this.#happens(eventOf(this.#ask(this.#configures, { resolve, reject })));
+      else reject(new ControlError('unavailable', `${this.id} begins anew`));
     });
   }
 
@@ -265,6 +258,17 @@ export class Member implements Requests {
   #run(): void {
     if (this.#isBusy) return;
     this.#isBusy = true;
+    try {
+      this.#stepAll();
+    } catch (error) {
+      // Our own mistake ends the process, whosever promise this is within; nothing is done on top of it meanwhile.
+      setImmediate(() => {
+        throw error;
+      });
+    }
+  }
+
+  #stepAll(): void {
     for (;;) {
       while (this.#state === 'running' && this.#next < this.#events.length) {
         if (this.#step(this.#events[this.#next++] as Event)) return;
