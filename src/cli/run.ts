@@ -207,7 +207,8 @@ async function runRole({ role, start, supervised }: RunOptions, output: Output):
       const { document, sentence } = service.ready;
       log.info({ ready: document }, `${role} is ready`);
       output.result(document, sentence);
-      log.info({ cause: await stopAsked }, 'stopping');
+      const cause = await Promise.race([stopAsked, ...(service.lost === undefined ? [] : [service.lost])]);
+      log.info({ cause }, 'stopping');
     } finally {
       await service.stop();
     }

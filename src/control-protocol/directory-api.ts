@@ -28,6 +28,7 @@
  *   GET    /operations, /operations/:id?waitMs       OperationRecord     (waits until finished, up to waitMs)
  *   GET    /storage, /storage/:name                  StorageView
  *   PUT    /storage/:name          StorageReport     Registered          (registers, and again every leaseMs / 3)
+ *   POST   /storage/:name/claim    StorageClaim      Registered          (before it serves: `in-use` while another process is online with it)
  *   GET    /gateways                                 GatewayView[]
  *   PUT    /gateways/:name         GatewayReport     Registered
  *   GET    /events?since&limit                       EventRecord[]
@@ -230,10 +231,35 @@ export type RepairView = z.infer<typeof RepairView>;
 
 export const FailedRealVolume = z.object({ realVolume: RealVolumeId, reason: z.string() });
 
+/**
+ * Which life of a data folder a process is: each start has an id of its own, and so has each minute or so of a long one. The directory
+ * keeps the latest of each storage system, and takes only one that comes after it.
+ */
+export const InstanceClaim = z.object({
+  id: Identity,
+  /** How many the directory had acknowledged before it; 1 is the first. */
+  number: z.int().min(1),
+  /** The one that was acknowledged last, and those that came after it and may have been. */
+  follows: z.array(Identity).max(16),
+  /** It has the lock of the folder that those had: none of them runs any more. */
+  isSamePlace: z.boolean(),
+});
+export type InstanceClaim = z.infer<typeof InstanceClaim>;
+
+/** A storage system asks whether it may be the one of its name. */
+export const StorageClaim = z.object({
+  id: StorageRecord.shape.id,
+  clusterId: Identity.nullable(),
+  instance: InstanceClaim,
+});
+export type StorageClaim = z.infer<typeof StorageClaim>;
+
 /** What a storage system says of itself. */
 export const StorageReport = StorageRecord.omit({ name: true }).extend({
   /** The cluster that it has joined; null when it is new. */
   clusterId: Identity.nullable(),
+  /** Versions before had none. */
+  instance: InstanceClaim.optional(),
   realVolumes: z.int().min(0),
   usedBytes: Bytes.describe('allocated in the file system by real volumes'),
   failed: z.array(FailedRealVolume).max(100).describe('the first 100'),

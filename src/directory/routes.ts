@@ -118,6 +118,9 @@ function addPeerRoutes(server: HttpServer, { catalog, membership }: RoutesOption
   server.put('/storage/:name', { schema: routes.reportStorage }, ({ params, body }) =>
     membership.reportStorage(params.name, body),
   );
+  server.post('/storage/:name/claim', { schema: routes.claimStorage }, ({ params, body }) =>
+    membership.claimStorage(params.name, body),
+  );
   server.get('/gateways', { schema: routes.gateways }, () => gatewayViews(view, membership));
   server.put('/gateways/:name', { schema: routes.reportGateway }, ({ params, body }) =>
     membership.reportGateway(params.name, body),
