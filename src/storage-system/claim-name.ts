@@ -44,7 +44,7 @@ export async function claimName(options: ClaimOptions): Promise<boolean> {
     if (refusal === undefined) return true;
     const { code, message } = refusal;
     if (code === 'wrong-cluster' || code === 'wrong-identity') throw refusal;
-    if (code !== 'in-use' && !instance.isMoved) return false;
+    if (code !== 'in-use' && !instance.isMoved) return code !== 'unreachable';
     if (performance.now() > untilMs) throw givenUp(refusal);
     if (code !== told)
       log.warn({ storage: name, directory: directory.url, cause: message }, 'waits to start');
