@@ -304,6 +304,10 @@ export const StatusView = z.object({
     bytes: Bytes,
     notReady: z.array(VolumeName),
     suspended: z.array(VolumeName).default([]).describe('those with a copy that should follow, and does not'),
+    newerEpoch: z
+      .array(VolumeName)
+      .default([])
+      .describe('those with a copy that knows a newer epoch than the catalog, which may be an older one'),
   }),
   operations: z.array(OperationRecord).describe('those that are not finished'),
 });

@@ -10,6 +10,8 @@
  *  3. `suspended` is always taken from the primary: a pair that gets worse is never kept waiting.
  *  4. Only a member whose pair is `duplex` becomes primary, unless a person forces another; then no pair stays `duplex`, since the
  *     others hold what the new primary lacks.
+ *     A record that is older than what members know (an older catalog) may be wrong about pairs as well: only force takes it on, past
+ *     the newest epoch that a member has, and then no pair stays `duplex` either.
  *  5. A member that has never been copied to does not become primary at all.
  */
 
@@ -178,6 +180,27 @@ export function failedOver(
   });
 }
 
+/**
+ * A record that is older than what its members know goes on with the copy that a person has chosen, which may be its primary. Who was
+ * primary of `newestEpoch` may believe in its lease.
+ * @throws ControlError not-found, conflict
+ */
+export function overtaken(segment: SegmentRecord, to: RealVolumeId, newestEpoch: number): SegmentRecord {
+  assert(newestEpoch > segment.epoch, 'members know more than the record');
+  if (primaryOf(segment).realVolume !== to) failoverTarget(segment, to, true);
+  const epoch = newestEpoch as Epoch;
+  const after = promoted({ ...segment, epoch }, to, { isHandedOver: false, isForced: true }, (copy) =>
+    copy.pair === 'suspended'
+      ? { pair: copy.pair, reason: copy.reason }
+      : { pair: 'suspended', reason: copy.role === 'primary' ? 'was-primary' : 'unreachable' },
+  );
+  const copies = after.copies.map((copy) => ({
+    ...copy,
+    pairRevision: copy.pairRevision + UNKNOWN_REVISIONS,
+  }));
+  return { ...after, copies };
+}
+
 /** Whether a member may serve as primary of `epoch` for another while. */
 export function leaseHolds(segment: SegmentRecord, member: RealVolumeId, epoch: number): boolean {
   return epoch === segment.epoch && primaryOf(segment).realVolume === member;
@@ -233,6 +256,9 @@ export function primaryOf(segment: SegmentRecord): CopyRecord {
 export function secondariesOf(segment: SegmentRecord): CopyRecord[] {
   return segment.copies.filter(({ role }) => role === 'secondary');
 }
+
+/** More than what an older record can have missed, so that it is newer than what members know of pairs. */
+const UNKNOWN_REVISIONS = 2 ** 32;
 
 /** Of one segment, the primary included; a GroupConfig has no more members. */
 export const COPIES_MAX = 16;

@@ -18,6 +18,7 @@ import {
   handOverUndone,
   leaseHolds,
   nextEpoch,
+  overtaken,
   recordPair,
   switched,
   wanted,
@@ -300,6 +301,22 @@ describe('another primary', () => {
     expect(shown(failedOver(segmentOf('copying', 'copying'), M, true))).toBe(
       '8 waits forced: s1 suspended was-primary, s2 primary, s3 suspended unreachable',
     );
+  });
+
+  test('a record that members have overtaken goes on past them, with any copy, and believes nothing that it says of pairs', () => {
+    const before = segmentOf('duplex', 'copying');
+    expect(shown(overtaken(before, M, 20))).toBe(
+      '21 waits forced: s1 suspended was-primary, s2 primary, s3 suspended unreachable',
+    );
+    const after = overtaken(before, P, 20);
+    expect(shown(after)).toBe(
+      '21 waits forced: s1 primary, s2 suspended unreachable, s3 suspended unreachable',
+    );
+    for (const [at, { pairRevision }] of after.copies.entries()) {
+      expect(pairRevision).toBeGreaterThan((before.copies[at]?.pairRevision ?? 0) + 1_000_000); // than members have heard
+    }
+    expect(outcome(segmentOf('suspended new'), (segment) => overtaken(segment, M, 20))).toBe('conflict');
+    expect(outcome(before, (segment) => overtaken(segment, NOBODY, 20))).toBe('not-found');
   });
 
   test('a primary that was forced is so for its epoch', () => {
