@@ -117,7 +117,7 @@ export async function startDirectoryOn(parts: DirectoryParts): Promise<Service> 
   addCopyRoutes(server, {
     catalog,
     copies,
-    logins: new Logins({ catalog, requests: copies, peers, log }),
+    logins: new Logins({ catalog, requests: copies, peers, now, log }),
     pairs: new PairReports(catalog, log),
     leases: new GroupLeases({ catalog, requests: copies, log, ...returnMs }),
   });
