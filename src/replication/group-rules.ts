@@ -6,7 +6,8 @@
  *  1. An epoch has one primary, and never becomes smaller; what carries another epoch than the record's is refused.
  *  2. A pair becomes `duplex` only by a report of the primary of the record's epoch, about a member that is wanted, which knows
  *     the pair's latest revision. So a report that was held up on its way (and whose sender has reported `suspended` since)
- *     changes nothing. Each `suspended` that is recorded makes all reports that were sent before it old.
+ *     changes nothing. Each `suspended` that is recorded makes all reports that were sent before it old. A primary that knows a later
+ *     revision than the record (an older catalog was put back) is not believed either; the record catches up with what else it says.
  *  3. `suspended` is always taken from the primary: a pair that gets worse is never kept waiting.
  *  4. Only a member whose pair is `duplex` becomes primary, unless a person forces another; then no pair stays `duplex`, since the
  *     others hold what the new primary lacks.
@@ -42,19 +43,22 @@ export function recordPair(segment: SegmentRecord, report: PairReport): SegmentR
     throw new ControlError('not-found', `${member} is no secondary of ${primary}`);
   }
   const isLatest = report.pairRevision === copy.pairRevision;
+  const isNewer = report.pairRevision > copy.pairRevision;
+  const revision = Math.max(report.pairRevision, copy.pairRevision);
   if (pair === 'suspended') {
-    if (copy.pair === 'suspended' && !isLatest) return segment;
-    return withPair(segment, copy, { pair, reason: reason ?? copy.reason ?? 'unreachable' });
+    if (copy.pair === 'suspended' && !isLatest && !isNewer) return segment;
+    const standing = { pair, reason: reason ?? copy.reason ?? 'unreachable' };
+    return withPair(segment, copy, standing, revision);
   }
   if (copy.wanted !== 'following') {
     throw new ControlError('conflict', `${member} is not to follow ${primary}: a person has suspended it`);
   }
-  if (copy.pair === pair) return segment;
-  if (!isLatest && (pair === 'duplex' || copy.pair === 'duplex')) {
+  if (copy.pair === pair && !isNewer) return segment;
+  if (isNewer ? pair === 'duplex' : !isLatest && (pair === 'duplex' || copy.pair === 'duplex')) {
     const text = `${primary} knows revision ${report.pairRevision} of its pair with ${member}, and it is ${copy.pairRevision}`;
     throw new ControlError('conflict', text);
   }
-  return withPair(segment, copy, { pair, reason: null });
+  return withPair(segment, copy, { pair, reason: null }, revision);
 }
 
 /** A copy that holds nothing yet; the primary brings it up. */
@@ -310,8 +314,13 @@ interface Standing {
   readonly reason: SuspendReason | null;
 }
 
-function withPair(segment: SegmentRecord, copy: CopyRecord, standing: Standing): SegmentRecord {
-  return changed(segment, copy, { ...standing, pairRevision: copy.pairRevision + 1 });
+function withPair(
+  segment: SegmentRecord,
+  copy: CopyRecord,
+  standing: Standing,
+  revision: number,
+): SegmentRecord {
+  return changed(segment, copy, { ...standing, pairRevision: revision + 1 });
 }
 
 function changed(segment: SegmentRecord, copy: CopyRecord, change: Partial<CopyRecord>): SegmentRecord {

@@ -186,6 +186,27 @@ describe('reports of pairs', () => {
     }
   });
 
+  test('a primary that knows more than the record is not believed that a pair is duplex, until the record has caught up', () => {
+    for (const standing of STANDINGS.filter((each) => !each.includes('unwanted'))) {
+      const before = segmentOf(standing);
+      const newer = (pair: Report, pairRevision = 900) => report(pair, { pairRevision });
+      expect(outcome(before, (segment) => recordPair(segment, newer('duplex')))).toBe('conflict');
+      for (const pair of ['copying', 'suspended'] as const) {
+        const after = recordPair(before, newer(pair));
+        expect(after.copies[1]).toMatchObject({ pair, pairRevision: 901 });
+        expect(outcome(after, (segment) => recordPair(segment, newer('duplex', 901)))).toMatch('s2 duplex');
+      }
+    }
+    expect(
+      PairReport.safeParse({ ...report('copying'), pairRevision: Number.MAX_SAFE_INTEGER }).success,
+    ).toBe(false);
+  });
+
+  test('only who is suspended has a reason', () => {
+    const told = (pair: Report) => PairReport.safeParse({ ...report(pair), reason: 'failed' }).success;
+    expect([told('suspended'), told('copying'), told('duplex')]).toEqual([true, false, false]);
+  });
+
   test('the reason of a suspension is kept when the report has none, and forgotten when it is over', () => {
     const none = { reason: null };
     expect(shown(recordPair(segmentOf('suspended new'), report('suspended', none)))).toContain(
