@@ -243,6 +243,8 @@ export const InstanceClaim = z.object({
   follows: z.array(Identity).max(16),
   /** It has the lock of the folder that those had: none of them runs any more. */
   isSamePlace: z.boolean(),
+  /** A person says that the folder was put back from a backup, and is to be taken though it is older than what was there. */
+  isRestored: z.boolean().optional(),
 });
 export type InstanceClaim = z.infer<typeof InstanceClaim>;
 
@@ -274,7 +276,12 @@ export const GatewayReport = GatewayRecord.omit({ name: true }).extend({
 });
 export type GatewayReport = z.infer<typeof GatewayReport>;
 
-export const Registered = z.object({ clusterId: Identity, leaseMs: z.int().min(1) });
+export const Registered = z.object({
+  clusterId: Identity,
+  leaseMs: z.int().min(1),
+  /** Of a storage system's instance that has been taken: what the claim says, or more. */
+  instanceNumber: z.int().min(1).optional(),
+});
 export type Registered = z.infer<typeof Registered>;
 
 export const StorageView = StorageRecord.extend({

@@ -8,13 +8,16 @@
  *  2. While the one that it follows may be alive, it is not taken, unless it has the lock of that one's folder: then that one has ended.
  *  3. An instance that was not taken does not count. A process that ends before it hears that it has been taken leaves the id in its
  *     folder, among those that the next one follows.
- *  4. A catalog that is older than a folder (put back from a backup) takes whichever claims first: `number` says that it is older.
+ *  4. A folder that was put back from a backup is taken when a person says so, and nobody is online: then its copies are not in step in
+ *     the record any more, and who was taken before does not come back.
+ *  5. A catalog that is older than a folder (put back from a backup) takes whichever claims first: `number` says that it is older.
  */
 
 import type { InstanceClaim } from '../control-protocol/directory-api.ts';
 import type { StorageName } from '../control-protocol/names.ts';
 import { ControlError } from '../model/errors.ts';
 import type { CatalogView } from './catalog-view.ts';
+import type { InstanceRecord } from './records.ts';
 
 /** @throws ControlError in-use: not while the other one is online; wrong-identity: never */
 export function refuseInstance(view: CatalogView, name: StorageName, claim: InstanceClaim): void {
@@ -27,8 +30,26 @@ export function refuseInstance(view: CatalogView, name: StorageName, claim: Inst
     if (isOnline && !claim.isSamePlace) throw new ControlError('in-use', another);
     return;
   }
-  const older = `this data folder is older than the one that storage system ${name} had last: it is a copy of before, or was rolled back; start it with the folder that it had last, or give this one another name and an empty folder`;
+  if (claim.isRestored === true) {
+    if (isOnline) throw new ControlError('in-use', another);
+    return;
+  }
+  const older = `this data folder is older than the one that storage system ${name} had last: it is a copy of before, or was rolled back; start it with the folder that it had last; if that is lost, --restored goes on with this one, without what was written since`;
   throw new ControlError('wrong-identity', isOnline ? another : older);
+}
+
+/** Not by following, but because a person says so. */
+export function isRestored(view: CatalogView, name: StorageName, claim: InstanceClaim): boolean {
+  const latest = view.instances.get(name);
+  return claim.isRestored === true && latest !== undefined && latest.id !== claim.id;
+}
+
+/** What is kept of an instance that is taken: `number` never becomes smaller by it, so that older folders are told from older catalogs. */
+export function takenInstance(view: CatalogView, name: StorageName, claim: InstanceClaim): InstanceRecord {
+  const latest = view.instances.get(name);
+  if (latest === undefined) return { id: claim.id, number: claim.number };
+  if (latest.id === claim.id) return latest;
+  return { id: claim.id, number: Math.max(claim.number, latest.number + 1) };
 }
 
 export function isNewInstance(view: CatalogView, name: StorageName, claim: InstanceClaim): boolean {

@@ -17,10 +17,11 @@ import type {
 import type { GatewayName, StorageName } from '../control-protocol/names.ts';
 import { assert, ControlError, StoreError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
+import { lapsed } from '../replication/group-rules.ts';
 import type { Catalog, Draft } from './catalog.ts';
 import type { LeaseId } from './catalog-store.ts';
 import type { CatalogView } from './catalog-view.ts';
-import { isNewInstance, refuseInstance } from './instances.ts';
+import { isNewInstance, isRestored, refuseInstance, takenInstance } from './instances.ts';
 import type { AnnouncementRecord, PeerKey, PeerKind } from './records.ts';
 import { UnknownRealVolumes } from './unknown-real-volumes.ts';
 
@@ -80,12 +81,14 @@ export class Membership {
       isNews: (view) => isNewLife(view) || !isDeepStrictEqual(view.storage.get(name), record),
       put: (draft) => {
         if (!isDeepStrictEqual(draft.view.storage.get(name), record)) draft.putStorage(record);
-        if (instance !== undefined && isNewLife(draft.view)) draft.putInstance(name, instance);
+        if (instance !== undefined && isNewLife(draft.view)) {
+          draft.putInstance(name, takenInstance(draft.view, name, instance));
+        }
       },
     });
     this.#storageHeard.set(name, { report, at: this.#options.now().toISOString() });
     await this.#unknown.heard(name, realVolumes);
-    return registered;
+    return { ...registered, ...this.#numberOf(name) };
   }
 
   /**
@@ -105,9 +108,32 @@ export class Membership {
     if (!catalog.view.storage.has(name)) return registered;
     await catalog.change((draft) => {
       check(draft.view);
-      if (isNewInstance(draft.view, name, instance)) draft.putInstance(name, instance);
+      if (isRestored(draft.view, name, instance)) this.#restore(draft, name);
+      if (isNewInstance(draft.view, name, instance)) {
+        draft.putInstance(name, takenInstance(draft.view, name, instance));
+      }
     });
-    return registered;
+    return { ...registered, ...this.#numberOf(name) };
+  }
+
+  #numberOf(name: StorageName): Pick<Registered, 'instanceNumber'> {
+    const latest = this.#options.catalog.view.instances.get(name);
+    return latest === undefined ? {} : { instanceNumber: latest.number };
+  }
+
+  /** What it holds is older than what the record says. */
+  #restore(draft: Draft, name: StorageName): void {
+    for (const volume of draft.view.volumes.values()) {
+      const segments = volume.segments.map((segment) => lapsed(segment, name));
+      const isNews = segments.some((segment, at) => segment !== volume.segments[at]);
+      if (isNews) draft.putVolume({ ...volume, segments });
+    }
+    draft.addEvent({
+      kind: 'storage.restored',
+      subject: name,
+      text: `storage system ${name} goes on with a data folder that was put back from a backup: what was written there since is lost, but for volumes with another copy in step`,
+      details: {},
+    });
   }
 
   /** @throws ControlError wrong-cluster, wrong-identity */

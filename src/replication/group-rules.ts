@@ -8,7 +8,8 @@
  *     the pair's latest revision. So a report that was held up on its way (and whose sender has reported `suspended` since)
  *     changes nothing. Each `suspended` that is recorded makes all reports that were sent before it old. A primary that knows a later
  *     revision than the record (an older catalog was put back) is not believed either; the record catches up with what else it says.
- *  3. `suspended` is always taken from the primary: a pair that gets worse is never kept waiting.
+ *  3. `suspended` is always taken from the primary: a pair that gets worse is never kept waiting. A storage system that says itself that it
+ *     is behind has it, too.
  *  4. Only a member whose pair is `duplex` becomes primary, unless a person forces another; then no pair stays `duplex`, since the
  *     others hold what the new primary lacks.
  *     A record that is older than what members know (an older catalog) may be wrong about pairs as well: only force takes it on, past
@@ -203,6 +204,13 @@ export function overtaken(segment: SegmentRecord, to: RealVolumeId, newestEpoch:
     pairRevision: copy.pairRevision + UNKNOWN_REVISIONS,
   }));
   return { ...after, copies };
+}
+
+/** What a storage system holds is older than the record: its secondaries are not in step, until their primaries say so. */
+export function lapsed(segment: SegmentRecord, storage: StorageName): SegmentRecord {
+  const copy = secondariesOf(segment).find((each) => each.storage === storage);
+  if (copy === undefined || copy.pair === 'suspended') return segment;
+  return withPair(segment, copy, { pair: 'suspended', reason: 'unreachable' }, copy.pairRevision);
 }
 
 /** Whether a member may serve as primary of `epoch` for another while. */

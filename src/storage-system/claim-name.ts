@@ -4,7 +4,7 @@
  *
  *   taken                             -> go on
  *   another one is online             -> ask again: it may have ended a moment ago, and be online until its lease ends; then give up
- *   wrong cluster, wrong identity     -> give up
+ *   wrong cluster, wrong identity     -> give up; an older folder that a person wants to be taken all the same is claimed as such
  *   no answer, and the folder lies where it did  -> go on: nobody else can have begun with it, and what has to be said is said later
  *   no answer, and it has been moved  -> ask again: it may be a copy; then give up
  */
@@ -23,6 +23,8 @@ export interface ClaimOptions {
   readonly clusterId: string | undefined;
   readonly instance: Instance;
   readonly directory: Pick<DirectoryClient, 'claimStorage' | 'url'>;
+  /** A person says that the folder was put back: what is to be forgotten before an older folder is taken. */
+  readonly forget: (() => Promise<void>) | undefined;
   readonly log: Log;
 }
 
@@ -36,13 +38,19 @@ const RETRY_MS = 250;
  * @throws ControlError `wrong-cluster`, `wrong-identity`, `unavailable`; StoreError
  */
 export async function claimName(options: ClaimOptions): Promise<boolean> {
-  const { directory, instance, log, name } = options;
+  const { directory, instance, forget, log, name } = options;
   const untilMs = performance.now() + PATIENCE_MS;
   let told: string | undefined;
+  let isRestored = false;
   for (;;) {
-    const refusal = await ask(options);
+    const refusal = await ask(options, isRestored);
     if (refusal === undefined) return true;
     const { code, message } = refusal;
+    if (code === 'wrong-identity' && forget !== undefined && !isRestored) {
+      await forget(); // once it has been taken, nobody says any more that it is older
+      isRestored = true;
+      continue;
+    }
     if (code === 'wrong-cluster' || code === 'wrong-identity') throw refusal;
     if (code !== 'in-use' && !instance.isMoved) return code !== 'unreachable';
     if (performance.now() > untilMs) throw givenUp(refusal);
@@ -54,19 +62,18 @@ export async function claimName(options: ClaimOptions): Promise<boolean> {
 }
 
 /** @returns why it was not taken */
-async function ask({
-  name,
-  id,
-  clusterId,
-  instance,
-  directory,
-}: ClaimOptions): Promise<ControlError | undefined> {
-  const claim = instance.claim();
+async function ask(
+  { name, id, clusterId, instance, directory }: ClaimOptions,
+  isRestored: boolean,
+): Promise<ControlError | undefined> {
+  const claim = { ...instance.claim(), ...(isRestored ? { isRestored } : {}) };
   try {
     const body = { id, clusterId: clusterId ?? null, instance: claim };
     const answer = await directory.claimStorage(name, body, AbortSignal.timeout(ANSWER_MS));
     // Of another one, the first report says so.
-    if (clusterId === undefined || clusterId === answer.clusterId) instance.taken(claim);
+    if (clusterId === undefined || clusterId === answer.clusterId) {
+      instance.taken(claim, answer.instanceNumber);
+    }
     return undefined;
   } catch (error) {
     if (!(error instanceof ControlError)) throw error;

@@ -78,7 +78,8 @@ export class Instance {
   }
 
   /** The directory has taken what was claimed. */
-  taken({ id, number }: InstanceClaim): void {
+  taken(claim: Pick<InstanceClaim, 'id' | 'number'>, number = claim.number): void {
+    const { id } = claim;
     if (id === this.#state.taken) return;
     this.#keep({ taken: id, number, place: this.#options.place, tried: [] });
   }

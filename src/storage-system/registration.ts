@@ -27,7 +27,7 @@ export interface RegistrationOptions {
   /** Keeps, durably, which cluster has been joined. */
   readonly joinCluster: (clusterId: string) => void;
   /** The directory has taken what was reported. */
-  readonly onTaken: (report: StorageReport) => void;
+  readonly onTaken: (report: StorageReport, number: number | undefined) => void;
   readonly onLost: (refusal: ControlError) => void;
   readonly log: Log;
 }
@@ -114,10 +114,10 @@ export class Registration {
     this.#hasChanged = false;
     try {
       const told = await report();
-      const { clusterId, leaseMs } = await directory.reportStorage(name, told, signal);
+      const { clusterId, leaseMs, instanceNumber } = await directory.reportStorage(name, told, signal);
       if (told.clusterId === null) this.#options.joinCluster(clusterId);
       else if (told.clusterId !== clusterId) throw wrongCluster(told.clusterId, clusterId);
-      this.#options.onTaken(told);
+      this.#options.onTaken(told, instanceNumber);
       this.#retryMs = leaseMs / 3;
       this.#becomes('registered', undefined);
       return undefined;

@@ -33,7 +33,7 @@ import { exportsOf } from './exports.ts';
 import { GroupDirectory } from './group-directory.ts';
 import { Instance } from './instance.ts';
 import { addManagement } from './management.ts';
-import { Members } from './members.ts';
+import { type MemberFolders, Members } from './members.ts';
 import { addMetrics, copiesOf, type Figures } from './metrics.ts';
 import { RealVolumeTable } from './real-volume-table.ts';
 import { RealVolumes } from './real-volumes.ts';
@@ -53,6 +53,8 @@ export interface StorageSystemOptions {
   readonly directoryUrl: string;
   /** Of all real volumes together; without it, what the file system has in all. */
   readonly capacityBytes?: number;
+  /** The data folder was put back from a backup, and is to be used though it is older than what was there. */
+  readonly isRestored?: boolean;
   /** The host that others are told, instead of the one that is listened on. */
   readonly advertise?: string;
   /** Of the machine, which has another one when its page cache has gone (default: as the kernel says). */
@@ -120,13 +122,10 @@ async function start(
   undo.push(() => table.close());
   const directory = new DirectoryClient(options.directoryUrl);
   const instance = new Instance({ table, place: data.place, log, nowMs: () => performance.now() });
+  const folders = copyFolders(data.file('copies'), options.bootId);
   const isHeard = await claimName({
-    name,
-    id: data.id,
-    clusterId: table.clusterId,
-    instance,
-    directory,
-    log,
+    ...{ name, id: data.id, clusterId: table.clusterId, instance, directory, log },
+    forget: options.isRestored === true ? () => forgetAll(folders) : undefined,
   });
   const allocated = await putInOrder(table, volumes, log);
   const capacityBytes = options.capacityBytes ?? folderSpace(volumes.path).totalBytes;
@@ -143,7 +142,7 @@ async function start(
   const groups = new GroupDirectory({ api: directory, log });
   const members = new Members({
     ...{ table, realVolumes, directory: groups, log },
-    folders: copyFolders(data.file('copies'), options.bootId),
+    folders,
     rulesOf: (id) => new Replica({ id }),
     connect: (address, hello, signal) => connectToPeer({ address, hello, timeoutMs: CONNECT_MS, signal }),
   });
@@ -168,7 +167,7 @@ async function start(
     ...{ name, log, directory },
     report: () => reportOf(parts, places),
     joinCluster: (clusterId) => table.joinCluster(clusterId),
-    onTaken: (report) => report.instance && instance.taken(report.instance),
+    onTaken: ({ instance: claim }, number) => claim && instance.taken(claim, number),
     onLost,
   });
   undo.push(() => members.stopSoon());
@@ -178,6 +177,11 @@ async function start(
   const peer = formatSocketAddress(places.peer);
   log.info({ storage: name, uri, peer, manage, realVolumes: table.count }, 'storage system ready');
   return { document: { ready: true, uri, peer, manage }, sentence: `ready ${uri}` };
+}
+
+/** What members know of one another is not true any more: each is as one whose machine has lost what it had not flushed, everywhere. */
+async function forgetAll(folders: MemberFolders): Promise<void> {
+  for (const id of await folders.ids()) await folders.remove(id);
 }
 
 interface Parts {

@@ -4,7 +4,9 @@ import { cp, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { StorageName } from '../../src/control-protocol/names.ts';
+import { NbdClient } from '../support/client.ts';
 import { type Cluster, type RoleHandle, startCluster } from '../support/cluster.ts';
+import { allDuplex, expectEqualFiles } from '../support/copies.ts';
 import { takePorts } from '../support/ports.ts';
 import { run } from '../support/tools.ts';
 import { startVolary, volaryCommand } from '../support/volary-process.ts';
@@ -164,8 +166,51 @@ test('a data folder that was rolled back is refused; a killed one goes on at onc
   await expect.poll(async () => (await east.client.storageSystem(name)).state, PATIENCE).toBe('offline');
   expect(await failing('storage', storage.flags)).toEqual({
     code: 1,
-    stderr: expect.stringMatching(/^error: wrong-identity: .*rolled back/),
+    stderr: expect.stringMatching(/^error: wrong-identity: .*rolled back.*--restored/),
   });
+});
+
+test('a data folder that was put back is taken when a person says so, and its copies are brought up anew', async () => {
+  const east = await cluster();
+  const storage = east.storage('east-2');
+  for (const [volume, here, there] of [
+    ['near', 'east-2', 'east-1'],
+    ['far', 'east-1', 'east-2'],
+  ] as const) {
+    await east.volary('volume', 'create', volume, '--size', '8MiB', '--segment', here, '--copy', there);
+    await allDuplex(east, volume);
+  }
+  const write = async (volume: string, byte: number): Promise<void> => {
+    const host = await NbdClient.open(east.gateway('east-gw').uri, volume);
+    expect(await host.write(0, Buffer.alloc(65_536, byte))).toBe(0);
+    await host.disconnect();
+  };
+  await storage.stop();
+  const backup = await copied(storage);
+  await storage.start();
+  for (const volume of ['near', 'far']) {
+    await allDuplex(east, volume);
+    await write(volume, 7);
+  }
+  await storage.stop();
+  await rm(storage.data, { recursive: true });
+  await rename(backup, storage.data);
+  storage.flags.push('--restored');
+  await storage.start();
+  for (const volume of ['near', 'far']) {
+    expect(await expectEqualFiles(await allDuplex(east, volume))).toBe(1);
+    const host = await NbdClient.open(east.gateway('east-gw').uri, volume);
+    expect((await host.read(0, 65_536)).data.equals(Buffer.alloc(65_536, 7))).toBe(true);
+    await host.disconnect();
+  }
+  expect(
+    (await east.client.events({ since: 0 })).filter(({ kind }) => kind === 'storage.restored'),
+  ).toHaveLength(1);
+  await storage.restart(); // with the flag still
+  for (const volume of ['near', 'far']) expect(await expectEqualFiles(await allDuplex(east, volume))).toBe(1);
+  expect(
+    (await east.client.events({ since: 0 })).filter(({ kind }) => kind === 'storage.restored'),
+  ).toHaveLength(1);
 });
 
 test('a process that was stopped while another took over its folder ends itself', async () => {

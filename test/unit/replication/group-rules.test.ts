@@ -9,13 +9,14 @@ import {
   VolumeRecord,
 } from '../../../src/control-protocol/catalog.ts';
 import { GroupConfig, PairReport } from '../../../src/control-protocol/copy-groups.ts';
-import { RealVolumeId } from '../../../src/control-protocol/names.ts';
+import { RealVolumeId, StorageName } from '../../../src/control-protocol/names.ts';
 import { ControlError } from '../../../src/model/errors.ts';
 import {
   failedOver,
   failoverTarget,
   groupConfigOf,
   handOverUndone,
+  lapsed,
   leaseHolds,
   nextEpoch,
   overtaken,
@@ -200,6 +201,19 @@ describe('reports of pairs', () => {
     expect(
       PairReport.safeParse({ ...report('copying'), pairRevision: Number.MAX_SAFE_INTEGER }).success,
     ).toBe(false);
+  });
+
+  test('who says that it is behind is suspended, and what its primary has said before does not change that', () => {
+    const at = (name: string) => StorageName.parse(name);
+    const after = lapsed(segmentOf('duplex', 'duplex'), at('s2'));
+    expect(shown(after)).toBe('7: s1 primary, s2 suspended unreachable, s3 duplex');
+    expect(outcome(after, (segment) => recordPair(segment, report('duplex')))).toBe('conflict');
+    for (const [standing, storage] of [
+      ['duplex', 's1'],
+      ['suspended new', 's2'],
+    ] as const) {
+      expect(outcome(segmentOf(standing), (segment) => lapsed(segment, at(storage)))).toBe('same');
+    }
   });
 
   test('only who is suspended has a reason', () => {

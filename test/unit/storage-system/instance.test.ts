@@ -3,7 +3,7 @@
 import { describe, expect, test } from 'vitest';
 import { StorageName } from '../../../src/control-protocol/names.ts';
 import { CatalogView } from '../../../src/directory/catalog-view.ts';
-import { refuseInstance } from '../../../src/directory/instances.ts';
+import { refuseInstance, takenInstance } from '../../../src/directory/instances.ts';
 import { ControlError, StoreError } from '../../../src/model/errors.ts';
 import { Instance, type InstanceState, RENEW_MS, TRIED_MAX } from '../../../src/storage-system/instance.ts';
 import { silentLog } from '../../support/log.ts';
@@ -47,17 +47,18 @@ class Directory {
   view = new CatalogView();
 
   /** What a claim comes to; the process does not hear of it when its answer is lost. */
-  take(instance: Instance, answer: 'arrives' | 'is lost' = 'arrives'): string {
-    const claim = instance.claim();
+  take(instance: Instance, answer: 'arrives' | 'is lost' = 'arrives', isRestored = false): string {
+    const claim = { ...instance.claim(), isRestored };
     try {
       refuseInstance(this.view, NAME, claim);
     } catch (error) {
       if (!(error instanceof ControlError)) throw error;
       return error.code;
     }
-    this.view.instances.set(NAME, { id: claim.id, number: claim.number });
+    const record = takenInstance(this.view, NAME, claim);
+    this.view.instances.set(NAME, record);
     this.view.presence.set(`storage/${NAME}`, { lease: '1' });
-    if (answer === 'arrives') instance.taken(claim);
+    if (answer === 'arrives') instance.taken(claim, record.number);
     return 'taken';
   }
 
@@ -214,4 +215,23 @@ describe('a folder that was rolled back', () => {
     directory.leaseEnds();
     expect(directory.take(folder.start())).toBe('wrong-identity');
   });
+
+  test.each(['arrives', 'is lost'] as const)(
+    'is taken when a person says so and nobody is online; what was there before is not any more (the answer %s)',
+    (answer) => {
+      const [folder, directory] = [new Folder('p'), new Directory()];
+      directory.take(folder.start());
+      const restored = folder.copyTo('q');
+      for (let start = 0; start < 5; start += 1) directory.take(folder.start());
+      expect(directory.take(restored.start(), answer, true)).toBe('in-use');
+      directory.leaseEnds();
+      expect(directory.take(restored.start(), answer, true)).toBe('taken');
+      directory.leaseEnds();
+      for (let start = 0; start < 5; start += 1) {
+        expect(directory.take(folder.start())).toBe('wrong-identity');
+        expect(directory.take(restored.start())).toBe('taken');
+        directory.leaseEnds();
+      }
+    },
+  );
 });
