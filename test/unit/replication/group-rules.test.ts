@@ -5,21 +5,18 @@ import {
   CopyRecord,
   SegmentRecord,
   StorageRecord,
-  type SuspendReason,
   VolumeRecord,
 } from '../../../src/control-protocol/catalog.ts';
-import { GroupConfig, PairReport } from '../../../src/control-protocol/copy-groups.ts';
-import { RealVolumeId, StorageName } from '../../../src/control-protocol/names.ts';
+import { GroupConfig } from '../../../src/control-protocol/copy-groups.ts';
+import type { RealVolumeId } from '../../../src/control-protocol/names.ts';
 import { ControlError } from '../../../src/model/errors.ts';
 import {
   failedOver,
   failoverTarget,
   groupConfigOf,
   handOverUndone,
-  lapsed,
   leaseHolds,
   nextEpoch,
-  overtaken,
   recordPair,
   switched,
   wanted,
@@ -28,81 +25,21 @@ import {
   worstPair,
 } from '../../../src/replication/group-rules.ts';
 
-const idOf = (n: number): RealVolumeId => RealVolumeId.parse(`rv-${String(n).repeat(16)}`);
-const [P, M, N, NOBODY] = [idOf(1), idOf(2), idOf(3), idOf(9)];
-
-/** How a pair stands in the record: `pair`, `pair reason`, `pair reason unwanted`. */
-type Standing =
-  | 'duplex'
-  | 'copying'
-  | 'suspended new'
-  | 'suspended unreachable'
-  | 'suspended was-primary'
-  | 'suspended asked unwanted'
-  | 'duplex unwanted';
-const STANDINGS: readonly Standing[] = [
-  'duplex',
-  'copying',
-  'suspended new',
-  'suspended unreachable',
-  'suspended was-primary',
-  'suspended asked unwanted',
-  'duplex unwanted',
-];
-
-function copy(n: number, standing: Standing | 'primary', pairRevision = 5): CopyRecord {
-  const words = standing.split(' ');
-  const [pair, reason] = [words[0], words[1] === 'unwanted' ? undefined : words[1]];
-  return CopyRecord.parse({
-    storage: `s${n}`,
-    realVolume: idOf(n),
-    realOffset: 0,
-    role: standing === 'primary' ? 'primary' : 'secondary',
-    pair: standing === 'primary' ? 'simplex' : pair,
-    reason: reason ?? null,
-    wanted: words.includes('unwanted') ? 'suspended' : 'following',
-    pairRevision,
-    mode: 'normal',
-    accessKey: String(n).repeat(32),
-    file: `/srv/${n}`,
-  });
-}
-
-/** Primary on s1, secondaries on s2 and, when there is one, s3. */
-function segmentOf(standing: Standing, other?: Standing): SegmentRecord {
-  const copies = [copy(1, 'primary'), copy(2, standing)];
-  if (other !== undefined) copies.push(copy(3, other));
-  return SegmentRecord.parse({ offset: 0, length: 4096, epoch: 7, isGrouped: true, copies });
-}
-
-function shown({ epoch, isHandedOver, isForced, copies }: SegmentRecord): string {
-  const each = copies.map(({ storage, role, pair, reason, wanted: wish }) =>
-    [storage, role === 'primary' ? 'primary' : pair, reason, wish === 'suspended' ? 'unwanted' : null]
-      .filter((word) => word !== null)
-      .join(' '),
-  );
-  return `${epoch}${isHandedOver ? '' : ' waits'}${isForced ? ' forced' : ''}: ${each.join(', ')}`;
-}
-
-/** What comes of it: the record, shown; `same` when it is the same one; or the error's code. */
-function outcome(before: SegmentRecord, act: (segment: SegmentRecord) => SegmentRecord): string {
-  try {
-    const after = act(before);
-    SegmentRecord.parse(after);
-    return after === before ? 'same' : shown(after);
-  } catch (error) {
-    if (!(error instanceof ControlError)) throw error;
-    expect(error.message).toMatch(/^[a-z]/);
-    return error.code;
-  }
-}
-
-type Report = 'copying' | 'duplex' | 'suspended';
-
-function report(pair: Report, more: object = {}): PairReport {
-  const reason: SuspendReason | null = pair === 'suspended' ? 'unreachable' : null;
-  return PairReport.parse({ primary: P, epoch: 7, member: M, pair, reason, pairRevision: 5, ...more });
-}
+import {
+  copy,
+  idOf,
+  M,
+  N,
+  NOBODY,
+  outcome,
+  P,
+  type Report,
+  report,
+  STANDINGS,
+  type Standing,
+  segmentOf,
+  shown,
+} from './record.ts';
 
 describe('reports of pairs', () => {
   /** The pair, in the record, after the primary has reported with the record's revision, and with an older one. */
@@ -185,40 +122,6 @@ describe('reports of pairs', () => {
       expect(outcome(after, (segment) => recordPair(segment, heldUp))).toBe('conflict');
       expect(recordPair(after, report('suspended')), 'told twice').toBe(after);
     }
-  });
-
-  test('a primary that knows more than the record is not believed that a pair is duplex, until the record has caught up', () => {
-    for (const standing of STANDINGS.filter((each) => !each.includes('unwanted'))) {
-      const before = segmentOf(standing);
-      const newer = (pair: Report, pairRevision = 900) => report(pair, { pairRevision });
-      expect(outcome(before, (segment) => recordPair(segment, newer('duplex')))).toBe('conflict');
-      for (const pair of ['copying', 'suspended'] as const) {
-        const after = recordPair(before, newer(pair));
-        expect(after.copies[1]).toMatchObject({ pair, pairRevision: 901 });
-        expect(outcome(after, (segment) => recordPair(segment, newer('duplex', 901)))).toMatch('s2 duplex');
-      }
-    }
-    expect(
-      PairReport.safeParse({ ...report('copying'), pairRevision: Number.MAX_SAFE_INTEGER }).success,
-    ).toBe(false);
-  });
-
-  test('who says that it is behind is suspended, and what its primary has said before does not change that', () => {
-    const at = (name: string) => StorageName.parse(name);
-    const after = lapsed(segmentOf('duplex', 'duplex'), at('s2'));
-    expect(shown(after)).toBe('7: s1 primary, s2 suspended unreachable, s3 duplex');
-    expect(outcome(after, (segment) => recordPair(segment, report('duplex')))).toBe('conflict');
-    for (const [standing, storage] of [
-      ['duplex', 's1'],
-      ['suspended new', 's2'],
-    ] as const) {
-      expect(outcome(segmentOf(standing), (segment) => lapsed(segment, at(storage)))).toBe('same');
-    }
-  });
-
-  test('only who is suspended has a reason', () => {
-    const told = (pair: Report) => PairReport.safeParse({ ...report(pair), reason: 'failed' }).success;
-    expect([told('suspended'), told('copying'), told('duplex')]).toEqual([true, false, false]);
   });
 
   test('the reason of a suspension is kept when the report has none, and forgotten when it is over', () => {
@@ -336,22 +239,6 @@ describe('another primary', () => {
     expect(shown(failedOver(segmentOf('copying', 'copying'), M, true))).toBe(
       '8 waits forced: s1 suspended was-primary, s2 primary, s3 suspended unreachable',
     );
-  });
-
-  test('a record that members have overtaken goes on past them, with any copy, and believes nothing that it says of pairs', () => {
-    const before = segmentOf('duplex', 'copying');
-    expect(shown(overtaken(before, M, 20))).toBe(
-      '21 waits forced: s1 suspended was-primary, s2 primary, s3 suspended unreachable',
-    );
-    const after = overtaken(before, P, 20);
-    expect(shown(after)).toBe(
-      '21 waits forced: s1 primary, s2 suspended unreachable, s3 suspended unreachable',
-    );
-    for (const [at, { pairRevision }] of after.copies.entries()) {
-      expect(pairRevision).toBeGreaterThan((before.copies[at]?.pairRevision ?? 0) + 1_000_000); // than members have heard
-    }
-    expect(outcome(segmentOf('suspended new'), (segment) => overtaken(segment, M, 20))).toBe('conflict');
-    expect(outcome(before, (segment) => overtaken(segment, NOBODY, 20))).toBe('not-found');
   });
 
   test('a primary that was forced is so for its epoch', () => {
