@@ -237,8 +237,8 @@ export const FailedRealVolume = z.object({ realVolume: RealVolumeId, reason: z.s
  */
 export const InstanceClaim = z.object({
   id: Identity,
-  /** How many the directory had acknowledged before it; 1 is the first. */
-  number: z.int().min(1),
+  /** Of the one that was acknowledged last, which may be this one; 0: none was. The directory numbers them from 1. */
+  acknowledged: z.int().min(0),
   /** The one that was acknowledged last, and those that came after it and may have been. */
   follows: z.array(Identity).max(16),
   /** It has the lock of the folder that those had: none of them runs any more. */
@@ -279,7 +279,7 @@ export type GatewayReport = z.infer<typeof GatewayReport>;
 export const Registered = z.object({
   clusterId: Identity,
   leaseMs: z.int().min(1),
-  /** Of a storage system's instance that has been taken: what the claim says, or more. */
+  /** Of a storage system's instance that has been taken. */
   instanceNumber: z.int().min(1).optional(),
 });
 export type Registered = z.infer<typeof Registered>;

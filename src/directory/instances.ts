@@ -10,7 +10,7 @@
  *     folder, among those that the next one follows.
  *  4. A folder that was put back from a backup is taken when a person says so, and nobody is online: then its copies are not in step in
  *     the record any more, and who was taken before does not come back.
- *  5. A catalog that is older than a folder (put back from a backup) takes whichever claims first: `number` says that it is older.
+ *  5. A catalog that is older than a folder (put back from a backup) takes whichever claims first: `acknowledged` says that it is older.
  */
 
 import type { InstanceClaim } from '../control-protocol/directory-api.ts';
@@ -25,7 +25,7 @@ export function refuseInstance(view: CatalogView, name: StorageName, claim: Inst
   if (latest === undefined || latest.id === claim.id) return;
   const isOnline = view.presence.has(`storage/${name}`);
   const another = `another process runs with a copy of this data folder: storage system ${name} is online at ${view.storage.get(name)?.manage}; stop that one first, or give this one an empty data folder and another name`;
-  const isOlderCatalog = latest.number < claim.number - 1;
+  const isOlderCatalog = latest.number < claim.acknowledged;
   if (isOlderCatalog || claim.follows.includes(latest.id)) {
     if (isOnline && !claim.isSamePlace) throw new ControlError('in-use', another);
     return;
@@ -47,9 +47,8 @@ export function isRestored(view: CatalogView, name: StorageName, claim: Instance
 /** What is kept of an instance that is taken: `number` never becomes smaller by it, so that older folders are told from older catalogs. */
 export function takenInstance(view: CatalogView, name: StorageName, claim: InstanceClaim): InstanceRecord {
   const latest = view.instances.get(name);
-  if (latest === undefined) return { id: claim.id, number: claim.number };
-  if (latest.id === claim.id) return latest;
-  return { id: claim.id, number: Math.max(claim.number, latest.number + 1) };
+  if (latest?.id === claim.id) return latest;
+  return { id: claim.id, number: Math.max(claim.acknowledged, latest?.number ?? 0) + 1 };
 }
 
 export function isNewInstance(view: CatalogView, name: StorageName, claim: InstanceClaim): boolean {

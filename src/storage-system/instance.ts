@@ -6,7 +6,7 @@
  * Invariants
  * 1. An id is durable here before the directory is told of it. So the one that the directory has taken last is always among those that the
  *    folder knows, though the process may have ended before it heard of that; unless the folder is an older one.
- * 2. Only what the directory has taken counts in `number`: a folder that is refused does not become newer by being started often.
+ * 2. Only what the directory has taken counts, in `number`: a folder that is refused does not become newer by being started often.
  * 3. The place is that of the process whose claim was taken last. So with the lock of that place nobody else runs with what
  *    that one had.
  */
@@ -19,7 +19,7 @@ import type { FolderPlace } from '../storage/data-folder.ts';
 
 /** What a folder keeps of its lives. */
 export interface InstanceState {
-  /** Taken by the directory, the latest; with `number` of them in all. */
+  /** Taken by the directory, the latest, and its number there; 0: none. */
   readonly taken: string | null;
   readonly number: number;
   readonly place: FolderPlace;
@@ -68,19 +68,19 @@ export class Instance {
     const isDue = nowMs() - this.#renewedAtMs >= RENEW_MS;
     if (isDue && this.#state.taken === this.#id) this.#renew();
     const { taken, tried, number } = this.#state;
-    const isTaken = taken === this.#id;
     return {
       id: this.#id,
-      number: isTaken ? number : number + 1,
+      acknowledged: number,
       follows: [...(taken === null ? [] : [taken]), ...tried].filter((id) => id !== this.#id),
       isSamePlace: this.#state.place.lock === place.lock,
     };
   }
 
-  /** The directory has taken what was claimed. */
-  taken(claim: Pick<InstanceClaim, 'id' | 'number'>, number = claim.number): void {
-    const { id } = claim;
-    if (id === this.#state.taken) return;
+  /** The directory has taken what was claimed, as its number `told`. */
+  taken({ id, acknowledged }: InstanceClaim, told?: number): void {
+    const isKnown = id === this.#state.taken;
+    const number = told ?? (isKnown ? this.#state.number : acknowledged + 1);
+    if (isKnown && number === this.#state.number) return;
     this.#keep({ taken: id, number, place: this.#options.place, tried: [] });
   }
 

@@ -95,14 +95,21 @@ describe('a folder that stays where it is', () => {
   test('is taken by a catalog that is older than the folder, however much', () => {
     const [folder, directory] = [new Folder('p'), new Directory()];
     directory.take(folder.start());
-    const older = directory.backup();
-    let last = folder.start();
-    for (let start = 0; start < 5; start += 1) {
-      last = folder.start();
+    for (let starts = 0; starts < 5; starts += 1) {
+      const older = [directory.backup(), directory.backup()] as const;
+      let last = folder.start();
       directory.take(last);
+      for (let start = 0; start < starts; start += 1) {
+        last = folder.start();
+        directory.take(last);
+      }
+      expect(older[0].take(last)).toBe('taken'); // it runs on
+      folder.nowMs += RENEW_MS;
+      expect(directory.take(last)).toBe('taken');
+      expect(older[1].take(last)).toBe('taken');
+      expect(older[1].take(folder.start())).toBe('taken');
+      directory.view = older[1].view;
     }
-    expect(older.take(last)).toBe('taken'); // it runs on
-    expect(older.take(folder.start())).toBe('taken');
   });
 
   test('is taken by a catalog that knows of no lives', () => {
