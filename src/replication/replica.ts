@@ -209,7 +209,10 @@ export class Replica {
       answer(true);
       return;
     }
-    if (known === undefined || config.revision > known.config.revision) this.#reconfigure(known, config);
+    // After an older catalog has been put back, revisions begin again with an epoch that nobody has known.
+    const isNews =
+      known === undefined || config.epoch > known.epoch || config.revision > known.config.revision;
+    if (isNews) this.#reconfigure(known, config);
     answer(false);
   }
 

@@ -21,6 +21,22 @@ describe('configuration', () => {
     expect(group.get(A).replica.view().pairs).toEqual([]);
   });
 
+  test('a newer epoch is news whatever its revision: an older catalog counts anew', () => {
+    const group = duplexGroup([A, B]);
+    group.isDirectoryUp = false;
+    group.cutOff(B);
+    const { epoch } = group.config;
+    const config = { ...group.config, epoch: (epoch + 1) as typeof epoch, revision: 1 };
+    group.push(A, { kind: 'configure', token: 7, config });
+    expect(group.get(A).durable).toMatchObject({
+      role: 'primary',
+      epoch: epoch + 1,
+      config: { revision: 1 },
+    });
+    group.push(A, { kind: 'configure', token: 8, config: { ...config, fence: 'data', revision: 2 } });
+    expect(group.get(A).durable?.config).toMatchObject({ fence: 'data', revision: 2 });
+  });
+
   test('a member that a person has suspended is left, and copied to again when it is wanted', () => {
     const group = duplexGroup([A, B]);
     group.tell({ members: group.setPair(B, { wanted: 'suspended' }) });
