@@ -17,6 +17,7 @@ import type { Log } from '../model/log.ts';
 import type { Catalog } from './catalog.ts';
 import { type GroupConfigs, isTold, placeOf } from './group-configs.ts';
 import type { NewerEpochs } from './newer-epochs.ts';
+import { mendOlderRecord } from './older-records.ts';
 import type { RetryLimits } from './operations/perform.ts';
 import type { Peers } from './peers.ts';
 import type { RecordChange } from './records.ts';
@@ -182,9 +183,9 @@ export class Teller {
     const record = catalog.view.storage.get(storage);
     if (config === undefined || record === undefined) return true;
     try {
-      await peers.storage(record).configureGroup(realVolume, config);
+      const view = await peers.storage(record).configureGroup(realVolume, config);
       newerEpochs.taken(realVolume);
-      return true;
+      return await mendOlderRecord(realVolume, view, this.#options);
     } catch (error) {
       if (!(error instanceof ControlError)) throw error;
       if (placeOf(catalog.view, realVolume) === undefined) return true;

@@ -111,6 +111,11 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
     const { budget } = this.#owner;
     this.#heldBytes -= bytes;
     budget.free(bytes);
+  }
+
+  /** What holds nothing whole is not held back: what fills the budget may be what it has half. */
+  #readOn(): void {
+    const { budget } = this.#owner;
     if (!this.#isHeldBack || this.#bytes > 0) return;
     budget.leave(this.#resume);
     this.#resume();
@@ -163,6 +168,7 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
         payloadMemory.give(operation.payload);
         this.#free(operation.bytes);
       }
+      this.#readOn();
     } else if (message.kind === 'heartbeat-ack') {
       assert(this.#heartbeats > 0, 'a heartbeat is answered once');
       this.#heartbeats -= 1;

@@ -14,6 +14,7 @@
  *     others hold what the new primary lacks.
  *     A record that is older than what members know (an older catalog) may be wrong about pairs as well: only force takes it on, past
  *     the newest epoch that a member has, and then no pair stays `duplex` either.
+ *     So may one be that is older within its epoch: it goes on by itself, past the newest revision that a member has, with no pair `duplex`.
  *  5. A member that has never been copied to does not become primary at all.
  */
 
@@ -204,6 +205,16 @@ export function overtaken(segment: SegmentRecord, to: RealVolumeId, newestEpoch:
     pairRevision: copy.pairRevision + UNKNOWN_REVISIONS,
   }));
   return { ...after, copies };
+}
+
+/** A record that is older than what its members have been told in this epoch, up to `revision`: what it says of pairs may be wrong. */
+export function caughtUp(segment: SegmentRecord, revision: number): SegmentRecord {
+  const copies = segment.copies.map((copy): CopyRecord => {
+    const pairRevision = copy.pairRevision + UNKNOWN_REVISIONS;
+    if (copy.role === 'primary' || copy.pair === 'suspended') return { ...copy, pairRevision };
+    return { ...copy, pairRevision, pair: 'suspended', reason: 'unreachable' };
+  });
+  return { ...segment, copies, revisionsMissed: Math.max(revision, segment.revisionsMissed ?? 0) };
 }
 
 /** What a storage system holds is older than the record: its secondaries are not in step, until their primaries say so. */
