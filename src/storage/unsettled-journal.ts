@@ -224,13 +224,12 @@ export class UnsettledJournal {
   /** What has begun and was settled since the last time is in the file, in the page cache, when it returns. @throws StoreError: nothing of it may be applied */
   write(): void {
     const pages = this.#changedPages;
-    if (pages.length === 0) return;
-    for (const page of pages) {
+    for (let page = pages.at(-1); page !== undefined; page = pages.at(-1)) {
       const first = this.#firstChanged[page] as number;
       this.#write(first, (this.#lastChanged[page] as number) - first + 1);
       this.#firstChanged[page] = NONE;
+      pages.pop(); // not before: what could not be written is to be written yet
     }
-    pages.length = 0;
   }
 
   /** What was unsettled when the file was made need not be known any more. @throws StoreError */
