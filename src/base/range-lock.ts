@@ -7,17 +7,24 @@
  *    overtaken by one who overlaps, and whoever waits gets it once those before have gone.
  * 3. A holder has one range. An empty range overlaps nothing.
  *
- * Most ranges are small and far apart: they are found by the 64 KiB buckets that they touch. The few that touch many buckets are in a list
- * of their own, which everybody looks through, as they look through everybody.
+ * Most ranges are small and far apart: they are found by the 64 KiB buckets that they touch. Buckets share a fixed number of lists, so that
+ * nothing is made or hashed for a range. The few that touch many buckets are in a list of their own, which everybody looks through, as they
+ * look through everybody.
  */
 
+import { LooseList, type Placed } from './loose-list.ts';
 import type { Range } from './range.ts';
 
 const BUCKET_BYTES = 65_536;
 const NARROW_BUCKETS_MAX = 8;
-const SPARE_MAX = 1024;
+const LISTS = 1024;
 
-interface Entry<T> {
+/** Who holds a range, or waits for it: RangeLock keeps its entry with it. */
+export interface Holder<T> {
+  entry: LockEntry<T> | undefined;
+}
+
+export interface LockEntry<T> extends Placed {
   readonly holder: T;
   readonly start: number;
   readonly end: number;
@@ -31,14 +38,15 @@ interface Entry<T> {
   foundBy: number;
 }
 
+type Entry<T> = LockEntry<T>;
+
 const NOBODY: readonly never[] = [];
 
-export class RangeLock<T> {
-  readonly #entries = new Map<T, Entry<T>>();
-  readonly #buckets = new Map<number, Entry<T>[]>();
+export class RangeLock<T extends Holder<T>> {
+  readonly #entries = new LooseList<Entry<T>>();
+  /** Of the buckets whose numbers have the same rest. */
+  readonly #lists: (Entry<T>[] | undefined)[] = new Array(LISTS).fill(undefined);
   readonly #wide: Entry<T>[] = [];
-  /** Empty lists, for the next buckets. */
-  readonly #spare: Entry<T>[][] = [];
   #searches = 0;
 
   /** How many hold or wait. */
@@ -48,73 +56,57 @@ export class RangeLock<T> {
 
   /** True: it is held from now on. False: it waits behind those who came before and overlap, until a `release` names it. */
   acquire(holder: T, range: Range): boolean {
-    if (this.#entries.has(holder)) throw new Error('a holder asks for a second range');
+    if (holder.entry !== undefined) throw new Error('a holder asks for a second range');
     const entry = entryOf(holder, range);
-    this.#entries.set(holder, entry);
+    holder.entry = entry;
+    this.#entries.add(entry);
     if (range.length === 0) return true;
-    this.#search(entry, follow);
+    this.#follow(entry);
     this.#place(entry);
     return entry.waitsFor === 0;
   }
 
   /** The holder has finished, or gives up waiting. Who has got their ranges by that, in order of arrival. */
   release(holder: T): readonly T[] {
-    const entry = this.#entries.get(holder);
+    const { entry } = holder;
     if (entry === undefined) throw new Error('released by somebody who does not hold');
-    this.#entries.delete(holder);
+    holder.entry = undefined;
+    this.#entries.delete(entry);
     if (entry.end > entry.start) this.#displace(entry);
     if (entry.followers === undefined) return NOBODY;
     const lucky: T[] = [];
     for (const follower of entry.followers) {
       follower.waitsFor -= 1;
       // One that has given up is gone, and still in the list.
-      if (follower.waitsFor === 0 && this.#entries.get(follower.holder) === follower)
-        lucky.push(follower.holder);
+      if (follower.waitsFor === 0 && follower.holder.entry === follower) lucky.push(follower.holder);
     }
     return lucky;
   }
 
-  /** Whether `acquire` would have to wait: somebody holds a part of the range, or waits for it. */
-  isHeld(range: Range): boolean {
-    if (range.length === 0) return false;
-    return this.#search(entryOf(undefined as T, range), undefined);
-  }
-
   // ── who overlaps ─────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Whether anybody overlaps; `visit` is called with each once. */
-  #search(entry: Entry<T>, visit: ((entry: Entry<T>, before: Entry<T>) => void) | undefined): boolean {
-    this.#searches += 1;
+  /** Has it wait for all who came before and overlap. */
+  #follow(entry: Entry<T>): void {
     if (isWide(entry)) {
-      let found = false;
-      for (const before of this.#entries.values()) {
-        if (before === entry || !overlaps(entry, before)) continue;
-        found = true;
-        visit?.(entry, before);
+      for (const before of this.#entries) {
+        if (before !== entry && overlaps(entry, before)) follow(entry, before);
       }
-      return found;
+      return;
     }
-    let found = this.#searchList(this.#wide, entry, visit);
+    this.#searches += 1;
+    this.#followIn(this.#wide, entry);
     for (let bucket = entry.firstBucket; bucket <= entry.lastBucket; bucket++) {
-      const list = this.#buckets.get(bucket);
-      if (list !== undefined && this.#searchList(list, entry, visit)) found = true;
+      const list = this.#lists[bucket % LISTS];
+      if (list !== undefined) this.#followIn(list, entry);
     }
-    return found;
   }
 
-  #searchList(
-    list: readonly Entry<T>[],
-    entry: Entry<T>,
-    visit: ((entry: Entry<T>, before: Entry<T>) => void) | undefined,
-  ): boolean {
-    let found = false;
+  #followIn(list: readonly Entry<T>[], entry: Entry<T>): void {
     for (const before of list) {
       if (!overlaps(entry, before) || before.foundBy === this.#searches) continue;
       before.foundBy = this.#searches;
-      found = true;
-      visit?.(entry, before);
+      follow(entry, before);
     }
-    return found;
   }
 
   #place(entry: Entry<T>): void {
@@ -123,14 +115,9 @@ export class RangeLock<T> {
       return;
     }
     for (let bucket = entry.firstBucket; bucket <= entry.lastBucket; bucket++) {
-      const list = this.#buckets.get(bucket);
-      if (list !== undefined) {
-        list.push(entry);
-        continue;
-      }
-      const made = this.#spare.pop() ?? [];
-      made.push(entry);
-      this.#buckets.set(bucket, made);
+      const list = this.#lists[bucket % LISTS];
+      if (list === undefined) this.#lists[bucket % LISTS] = [entry];
+      else list.push(entry);
     }
   }
 
@@ -140,11 +127,7 @@ export class RangeLock<T> {
       return;
     }
     for (let bucket = entry.firstBucket; bucket <= entry.lastBucket; bucket++) {
-      const list = this.#buckets.get(bucket) as Entry<T>[];
-      remove(list, entry);
-      if (list.length > 0) continue;
-      this.#buckets.delete(bucket);
-      if (this.#spare.length < SPARE_MAX) this.#spare.push(list);
+      remove(this.#lists[bucket % LISTS] as Entry<T>[], entry);
     }
   }
 }
@@ -159,6 +142,7 @@ function entryOf<T>(holder: T, { offset, length }: Range): Entry<T> {
     end,
     firstBucket: Math.floor(offset / BUCKET_BYTES),
     lastBucket: Math.floor((end - 1) / BUCKET_BYTES),
+    place: 0,
     waitsFor: 0,
     followers: undefined,
     foundBy: 0,

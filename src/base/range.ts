@@ -32,3 +32,8 @@ export function coarsened(ranges: readonly Range[], rangesMax: number): Range[] 
     return { offset, length: last.offset + last.length - offset };
   });
 }
+
+/** Of ranges that do not overlap. */
+export function bytesOf(ranges: readonly Range[]): number {
+  return ranges.reduce((sum, { length }) => sum + length, 0);
+}

@@ -45,7 +45,7 @@ function role(name: Role, summary: string, describe: (yargs: Argv) => Argv): Ver
   return verb({
     command: name,
     summary,
-    flags: ['supervised'],
+    flags: name === 'storage' ? ['supervised', 'restored'] : ['supervised'],
     describe: (yargs) => describeCommon(describe(yargs.usage(`$0 run ${name}\n\n${summary}.`))),
     parse: (given) => {
       const options = parseRun(name, given, process.env);
@@ -69,6 +69,11 @@ function describeStorage(yargs: Argv): Argv {
   return describeMember(yargs)
     .option('listen', text('Where real volumes are exported: nbd://HOST:PORT'))
     .option('peer', text('Where other storage systems find it: HOST:PORT'))
+    .option('restored', {
+      describe: 'The data folder was put back from a backup: it is used without what was written since',
+      type: 'boolean',
+      default: false,
+    })
     .option('capacity', text('Bytes that its real volumes may have in sum', 'the size of its file system'));
 }
 
@@ -153,6 +158,7 @@ const starters: Record<Role, (from: From) => RunOptions['start']> = {
         directoryUrl: directory,
         ...(advertise === undefined ? {} : { advertise }),
         ...(capacity === undefined ? {} : { capacityBytes: capacity }),
+        isRestored: from.flags.restored === true,
         ...rest,
         log,
       });
@@ -207,7 +213,8 @@ async function runRole({ role, start, supervised }: RunOptions, output: Output):
       const { document, sentence } = service.ready;
       log.info({ ready: document }, `${role} is ready`);
       output.result(document, sentence);
-      log.info({ cause: await stopAsked }, 'stopping');
+      const cause = await Promise.race([stopAsked, ...(service.lost === undefined ? [] : [service.lost])]);
+      log.info({ cause }, 'stopping');
     } finally {
       await service.stop();
     }

@@ -16,7 +16,7 @@ const GATEWAY_COLUMNS: readonly Column<GatewayView>[] = [
 ];
 
 export function formatStatus(view: StatusView): string {
-  const { count, bytes, notReady, suspended } = view.volumes;
+  const { count, bytes, notReady, suspended, newerEpoch } = view.volumes;
   const volumes = count === 1 ? '1 volume' : `${count} volumes`;
   const waiting = notReady.length === 0 ? '' : `; not ready: ${notReady.join(', ')}`;
   return [
@@ -28,6 +28,10 @@ export function formatStatus(view: StatusView): string {
     '',
     `${volumes}, ${formatSize(bytes)}${waiting}`,
     ...suspended.map((name) => `volume ${name}: a copy does not follow (why: volary volume show ${name})`),
+    ...newerEpoch.map(
+      (name) =>
+        `volume ${name}: its copies know more than the catalog, and nobody is served (volary volume show ${name})`,
+    ),
     ...view.operations.map(formatOperation),
   ].join('\n');
 }

@@ -83,6 +83,8 @@ export const SegmentRecord = z.object({
   isForced: z.boolean().default(false),
   /** It has, or had, more than one copy: its members are told the group that they are. */
   isGrouped: z.boolean().default(false),
+  /** What the catalog's revisions are behind those that members have been told: an older catalog was put back. */
+  revisionsMissed: z.int().min(0).optional(),
   copies: z.array(CopyRecord).min(1),
 });
 export type SegmentRecord = z.infer<typeof SegmentRecord>;

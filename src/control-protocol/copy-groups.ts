@@ -78,20 +78,28 @@ export const GroupView = z.object({
 });
 export type GroupView = z.infer<typeof GroupView>;
 
-export const PairReport = z.object({
-  /** Who says so: the primary of `epoch`. */
-  primary: RealVolumeId,
-  epoch: Epoch,
-  member: RealVolumeId,
-  pair: PairState.exclude(['simplex']),
-  reason: SuspendReason.nullable(),
-  /**
-   * The highest that the primary has been told of the pair, by a GroupConfig or by `Recorded`, when it sends this.
-   * A report that says duplex with an older one than the record's is refused as `conflict`: it may have been held up on its way, and its
-   * sender may have reported `suspended` since.
-   */
-  pairRevision: z.int().min(0),
-});
+/** Revisions are counted, and none comes near. */
+const PAIR_REVISION_MAX = 2 ** 52;
+
+export const PairReport = z
+  .object({
+    /** Who says so: the primary of `epoch`. */
+    primary: RealVolumeId,
+    epoch: Epoch,
+    member: RealVolumeId,
+    pair: PairState.exclude(['simplex']),
+    reason: SuspendReason.nullable(),
+    /**
+     * The highest that the primary has been told of the pair, by a GroupConfig or by `Recorded`, when it sends this.
+     * A report that says duplex with another one than the record's is refused as `conflict`: it may have been held up on its way, and its
+     * sender may have reported `suspended` since.
+     */
+    pairRevision: z.int().min(0).max(PAIR_REVISION_MAX),
+  })
+  .refine(
+    ({ pair, reason }) => reason === null || pair === 'suspended',
+    'only who is suspended has a reason',
+  );
 export type PairReport = z.infer<typeof PairReport>;
 /** `pairRevision`: of the pair, from now on. */
 export const Recorded = z.object({ revision: z.int(), pairRevision: z.int().min(0) });

@@ -28,6 +28,7 @@
  *   GET    /operations, /operations/:id?waitMs       OperationRecord     (waits until finished, up to waitMs)
  *   GET    /storage, /storage/:name                  StorageView
  *   PUT    /storage/:name          StorageReport     Registered          (registers, and again every leaseMs / 3)
+ *   POST   /storage/:name/claim    StorageClaim      Registered          (before it serves: `in-use` while another process is online with it)
  *   GET    /gateways                                 GatewayView[]
  *   PUT    /gateways/:name         GatewayReport     Registered
  *   GET    /events?since&limit                       EventRecord[]
@@ -230,10 +231,37 @@ export type RepairView = z.infer<typeof RepairView>;
 
 export const FailedRealVolume = z.object({ realVolume: RealVolumeId, reason: z.string() });
 
+/**
+ * Which life of a data folder a process is: each start has an id of its own, and so has each minute or so of a long one. The directory
+ * keeps the latest of each storage system, and takes only one that comes after it.
+ */
+export const InstanceClaim = z.object({
+  id: Identity,
+  /** Of the one that was acknowledged last, which may be this one; 0: none was. The directory numbers them from 1. */
+  acknowledged: z.int().min(0),
+  /** The one that was acknowledged last, and those that came after it and may have been. */
+  follows: z.array(Identity).max(16),
+  /** It has the lock of the folder that those had: none of them runs any more. */
+  isSamePlace: z.boolean(),
+  /** A person says that the folder was put back from a backup, and is to be taken though it is older than what was there. */
+  isRestored: z.boolean().optional(),
+});
+export type InstanceClaim = z.infer<typeof InstanceClaim>;
+
+/** A storage system asks whether it may be the one of its name. */
+export const StorageClaim = z.object({
+  id: StorageRecord.shape.id,
+  clusterId: Identity.nullable(),
+  instance: InstanceClaim,
+});
+export type StorageClaim = z.infer<typeof StorageClaim>;
+
 /** What a storage system says of itself. */
 export const StorageReport = StorageRecord.omit({ name: true }).extend({
   /** The cluster that it has joined; null when it is new. */
   clusterId: Identity.nullable(),
+  /** Versions before had none. */
+  instance: InstanceClaim.optional(),
   realVolumes: z.int().min(0),
   usedBytes: Bytes.describe('allocated in the file system by real volumes'),
   failed: z.array(FailedRealVolume).max(100).describe('the first 100'),
@@ -248,7 +276,12 @@ export const GatewayReport = GatewayRecord.omit({ name: true }).extend({
 });
 export type GatewayReport = z.infer<typeof GatewayReport>;
 
-export const Registered = z.object({ clusterId: Identity, leaseMs: z.int().min(1) });
+export const Registered = z.object({
+  clusterId: Identity,
+  leaseMs: z.int().min(1),
+  /** Of a storage system's instance that has been taken. */
+  instanceNumber: z.int().min(1).optional(),
+});
 export type Registered = z.infer<typeof Registered>;
 
 export const StorageView = StorageRecord.extend({
@@ -278,6 +311,10 @@ export const StatusView = z.object({
     bytes: Bytes,
     notReady: z.array(VolumeName),
     suspended: z.array(VolumeName).default([]).describe('those with a copy that should follow, and does not'),
+    newerEpoch: z
+      .array(VolumeName)
+      .default([])
+      .describe('those with a copy that knows a newer epoch than the catalog, which may be an older one'),
   }),
   operations: z.array(OperationRecord).describe('those that are not finished'),
 });

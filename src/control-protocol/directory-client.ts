@@ -33,6 +33,7 @@ import {
   type ResizeVolume,
   type SetInterface,
   StatusView,
+  type StorageClaim,
   type StorageReport,
   StorageView,
   type SwitchCopy,
@@ -172,8 +173,8 @@ export class DirectoryClient {
     return this.#http.call(LeaseAnswer, 'POST', '/leases', options);
   }
 
-  reportDiscard(body: DiscardReport): Promise<void> {
-    return this.#http.send('POST', '/discards', { body });
+  reportDiscard(body: DiscardReport, signal?: AbortSignal): Promise<void> {
+    return this.#http.send('POST', '/discards', { body, ...(signal && { signal }) });
   }
 
   operation(id: OperationId, waitMs = 0): Promise<OperationRecord> {
@@ -202,6 +203,12 @@ export class DirectoryClient {
   reportStorage(name: StorageName, body: StorageReport, signal?: AbortSignal): Promise<Registered> {
     const options = { body, ...(signal && { signal }) };
     return this.#http.call(Registered, 'PUT', pathOf('storage', name), options);
+  }
+
+  /** @throws ControlError wrong-cluster, wrong-identity; in-use: another process is online with it */
+  claimStorage(name: StorageName, body: StorageClaim, signal?: AbortSignal): Promise<Registered> {
+    const options = { body, ...(signal && { signal }) };
+    return this.#http.call(Registered, 'POST', `${pathOf('storage', name)}/claim`, options);
   }
 
   gateways(): Promise<GatewayView[]> {

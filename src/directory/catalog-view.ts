@@ -20,6 +20,7 @@ import {
   type ClusterRecord,
   decode,
   type GarbageRecord,
+  type InstanceRecord,
   keys,
   type PresenceRecord,
   type RecordChange,
@@ -36,6 +37,7 @@ export class CatalogView {
   readonly garbage = new Map<string, GarbageRecord>();
   readonly presence = new Map<string, PresenceRecord>();
   readonly announced = new Map<string, AnnouncementRecord>();
+  readonly instances = new Map<string, InstanceRecord>();
   /** Oldest first, ids without gaps. */
   readonly events: EventRecord[] = [];
 
@@ -133,6 +135,9 @@ export class CatalogView {
         break;
       case 'announced':
         putOrDelete(this.announced, change.id, change.record);
+        break;
+      case 'instances':
+        putOrDelete(this.instances, change.id, change.record);
         break;
       default:
         change satisfies never;

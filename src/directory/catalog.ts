@@ -18,7 +18,7 @@ import type {
   StorageRecord,
   VolumeRecord,
 } from '../control-protocol/catalog.ts';
-import type { InterfaceName, RealVolumeId, VolumeName } from '../control-protocol/names.ts';
+import type { InterfaceName, RealVolumeId, StorageName, VolumeName } from '../control-protocol/names.ts';
 import { assert, ControlError } from '../model/errors.ts';
 import type { CatalogStore, LeaseId, Put } from './catalog-store.ts';
 import { CatalogView } from './catalog-view.ts';
@@ -26,6 +26,7 @@ import {
   type AnnouncementRecord,
   type ClusterRecord,
   type GarbageRecord,
+  type InstanceRecord,
   keys,
   type PeerKey,
   type RecordChange,
@@ -197,6 +198,10 @@ export class Draft {
 
   putPresence(peer: PeerKey, lease: LeaseId): void {
     this.#put({ key: keys.presence(peer), value: { lease }, lease });
+  }
+
+  putInstance(name: StorageName, record: InstanceRecord): void {
+    this.#put({ key: keys.instance(name), value: record });
   }
 
   putAnnouncement(peer: PeerKey, record: AnnouncementRecord): void {

@@ -10,11 +10,18 @@ import type {
   VolumeRecord,
 } from '../control-protocol/catalog.ts';
 import type { AddCopy, FailOver, SwitchCopy } from '../control-protocol/directory-api.ts';
-import type { RealVolumeId, SiteName, StorageName, VolumeName } from '../control-protocol/names.ts';
+import {
+  Epoch,
+  type RealVolumeId,
+  type SiteName,
+  type StorageName,
+  type VolumeName,
+} from '../control-protocol/names.ts';
 import { ControlError } from '../model/errors.ts';
 import {
   failedOver,
   failoverTarget,
+  overtaken,
   primaryOf,
   secondariesOf,
   switchTarget,
@@ -22,9 +29,10 @@ import {
   withCopy,
   withoutCopy,
 } from '../replication/group-rules.ts';
-import type { Draft } from './catalog.ts';
+import type { Catalog, Draft } from './catalog.ts';
 import type { CatalogView } from './catalog-view.ts';
 import { refuseOffline, refuseTransfer, roomsBeside } from './copy-placement.ts';
+import { adviceOn, type KnownEpochs, type NewerEpochs } from './newer-epochs.ts';
 import { idleVolume, type OperationDesk } from './operation-desk.ts';
 import { movedEvent } from './operations/switch-copy.ts';
 import { referenceOf } from './operations/workflow.ts';
@@ -35,13 +43,27 @@ interface Move {
   readonly segment: SegmentRecord;
   readonly from: CopyRecord;
   readonly to: CopyRecord;
+  /** Of its members, when the record does not know it. */
+  readonly newestEpoch?: Epoch;
+}
+
+/** No epoch comes near by being counted. */
+const EPOCHS_MAX = 2 ** 48;
+const NOTHING_KNOWN: KnownEpochs = new Map();
+
+export interface CopyRequestsOptions {
+  readonly catalog: Catalog;
+  readonly desk: OperationDesk;
+  readonly newerEpochs: NewerEpochs;
 }
 
 export class CopyRequests {
+  readonly #options: CopyRequestsOptions;
   readonly #desk: OperationDesk;
 
-  constructor(desk: OperationDesk) {
-    this.#desk = desk;
+  constructor(options: CopyRequestsOptions) {
+    this.#options = options;
+    this.#desk = options.desk;
   }
 
   /** @throws ControlError */
@@ -97,6 +119,7 @@ export class CopyRequests {
     return this.#desk.begin((draft) => {
       const { view } = draft;
       const volume = idleVolume(view, name);
+      this.#refuseOlderRecord(volume);
       const moves = 'site' in to ? movesToSite(view, volume, to.site) : movesTo(view, volume, to.storage);
       for (const { segment, from, to: target } of moves) {
         switchTarget(segment, target.realVolume);
@@ -114,14 +137,28 @@ export class CopyRequests {
   }
 
   /** @throws ControlError */
-  failOver(name: VolumeName, { storage, force = false }: FailOver): Promise<OperationRecord> {
+  async failOver(name: VolumeName, { storage, force = false }: FailOver): Promise<OperationRecord> {
+    const { catalog, newerEpochs } = this.#options;
+    const known = force ? await newerEpochs.ask(idleVolume(catalog.view, name)) : NOTHING_KNOWN;
     return this.#desk.begin((draft) => {
       const volume = idleVolume(draft.view, name);
-      const moves = movesOfLost(draft.view, movesTo(draft.view, volume, storage));
-      for (const { segment, to } of moves) failoverTarget(segment, to.realVolume, force);
+      if (!force) this.#refuseOlderRecord(volume);
+      const overtakes = overtakings(draft.view, volume, storage, known);
+      const moves =
+        overtakes.length > 0 ? overtakes : movesOfLost(draft.view, movesTo(draft.view, volume, storage));
+      for (const { segment, to, newestEpoch } of moves) {
+        if (newestEpoch === undefined) failoverTarget(segment, to.realVolume, force);
+      }
       if (!force) refuseOffline(draft.view, storage);
       return this.#failOver(draft, volume, moves, { storage, force });
     });
+  }
+
+  /** @throws ControlError conflict */
+  #refuseOlderRecord(volume: VolumeRecord): void {
+    if (!this.#options.newerEpochs.has(volume)) return;
+    const text = `copies of volume ${volume.name} know a newer epoch than the catalog, which may be an older one: ${adviceOn(volume.name)}`;
+    throw new ControlError('conflict', text);
   }
 
   /** Primaries of one volume do not want to be it any more, and do not serve; there are others for all of them. @throws ControlError */
@@ -156,11 +193,15 @@ export class CopyRequests {
     const operation = this.#desk.operation(draft, 'failover-copy', volume.name, 'serve', input);
     const segments = volume.segments.map((segment) => {
       const move = moves.find((each) => each.segment === segment);
-      return move === undefined ? segment : failedOver(segment, move.to.realVolume, force, hasGivenWay);
+      if (move === undefined) return segment;
+      const { to, newestEpoch } = move;
+      return newestEpoch === undefined
+        ? failedOver(segment, to.realVolume, force, hasGivenWay)
+        : overtaken(segment, to.realVolume, newestEpoch);
     });
     draft.putVolume({ ...volume, segments, operation: operation.id });
     const event = movedEvent('copy.failed-over', { operation }, moves, volume.name);
-    const behind = moves.filter(({ to }) => to.pair !== 'duplex');
+    const behind = moves.filter(({ to }) => to.pair !== 'duplex' && to.role === 'secondary');
     const why = hasGivenWay ? ', which has lost what it had not flushed' : '';
     const lost = behind.length === 0 ? '' : ', which lacked writes: they are lost';
     draft.addEvent({
@@ -208,6 +249,30 @@ function movesTo(view: CatalogView, volume: VolumeRecord, storage: StorageName):
     'conflict',
     `storage system ${name} has the primary of volume ${volume.name} already`,
   );
+}
+
+/** The segments of which a member knows a newer epoch than the record: they go on there, also when the record has the primary there. */
+function overtakings(
+  view: CatalogView,
+  volume: VolumeRecord,
+  storage: StorageName,
+  known: KnownEpochs,
+): Move[] {
+  const { name } = storageRecordAsked(view, storage);
+  return volume.segments.flatMap((segment): Move[] => {
+    const to = segment.copies.find((copy) => copy.storage === name);
+    const epochs = segment.copies.map(({ realVolume }) => known.get(realVolume) ?? segment.epoch);
+    const newest = Math.max(...epochs);
+    if (to === undefined || newest <= segment.epoch) return [];
+    if (newest > EPOCHS_MAX) {
+      throw new ControlError(
+        'failed',
+        `a copy of volume ${volume.name} has epoch ${newest}, which cannot be`,
+      );
+    }
+    const newestEpoch = Epoch.parse(newest);
+    return [{ segment, from: primaryOf(segment), to, newestEpoch }];
+  });
 }
 
 /** Of a volume over several storage systems, only what lies on one that is away; all of it when none is known to be. */

@@ -47,7 +47,8 @@ export class GroupConfigs {
       keys.volume(volume.name),
       ...segment.copies.map(({ storage }) => keys.storage(storage)),
     ];
-    const revision = Math.max(...involved.map((key) => view.revisionOf(key)));
+    const revision =
+      Math.max(...involved.map((key) => view.revisionOf(key))) + (segment.revisionsMissed ?? 0);
     return groupConfigOf(volume, segment, view.storage, revision, this.settings);
   }
 }

@@ -3,7 +3,7 @@
  *
  *  1. By an interface, which a person names: its sites, nearest first. When the switch fails, so does the log-in.
  *  2. By a gateway, before its first host: its own site alone, and only while no host uses the volume elsewhere, as far as can be
- *     asked. Whatever fails, the gateway is told where to connect.
+ *     asked, and when the primary has been where it is for STAY_MS. Whatever fails, the gateway is told where to connect.
  */
 
 import type { GatewayRecord, VolumeRecord } from '../control-protocol/catalog.ts';
@@ -23,11 +23,14 @@ import { exportUri } from './volume-view.ts';
 
 /** Longer than a switch takes that fails at each step. */
 const SWITCH_MS_MAX = 30_000;
+/** Hosts that come and go at two sites in turn do not take the primary along each time. */
+export const STAY_MS = 10_000;
 
 export interface LoginsOptions {
   readonly catalog: Catalog;
   readonly requests: CopyRequests;
   readonly peers: Peers;
+  readonly now: () => Date;
   readonly log: Log;
 }
 
@@ -73,8 +76,21 @@ export class Logins {
   async #mayMoveTo(volume: VolumeRecord, { site, name }: GatewayRecord): Promise<boolean> {
     if (volume.operation !== null || this.#serves(volume, site) || !this.#canServe(volume, site))
       return false;
+    if (this.#hasMoved(volume.name)) return false;
     const { catalog, peers } = this.#options;
     return (await hostsElsewhere(volume, { view: catalog.view, peers, but: name })).length === 0;
+  }
+
+  /** A moment ago, by whatever means. */
+  #hasMoved(name: VolumeName): boolean {
+    const { catalog, now } = this.#options;
+    const nowMs = now().getTime();
+    return [...catalog.view.operations.values()].some(({ volume, kind, finishedAt }) => {
+      if (volume !== name || finishedAt === null) return false;
+      if (kind !== 'switch-copy' && kind !== 'failover-copy') return false;
+      const agoMs = nowMs - Date.parse(finishedAt);
+      return agoMs >= 0 && agoMs < STAY_MS; // a clock that was put back keeps nobody waiting
+    });
   }
 
   /** All of the volume is there: as primary, or as a copy that is in step and online. */

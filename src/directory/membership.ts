@@ -1,20 +1,27 @@
 /**
  * Who belongs to the cluster, and who is there: storage systems and gateways report themselves, and a lease lasts until the next report.
  *
- *  1. A name belongs to the data folder that registered it first; a data folder has one name.
+ *  1. A name belongs to the data folder that registered it first; a data folder has one name, and of its copies one is taken (instances.ts).
  *  2. What is written is what has changed: a report that says nothing new writes nothing.
  *  3. Events follow the state, not the moment: what has not been announced of it is announced, also by the next directory.
  */
 
 import { isDeepStrictEqual } from 'node:util';
 import type { GatewayRecord, StorageRecord } from '../control-protocol/catalog.ts';
-import type { GatewayReport, Registered, StorageReport } from '../control-protocol/directory-api.ts';
+import type {
+  GatewayReport,
+  Registered,
+  StorageClaim,
+  StorageReport,
+} from '../control-protocol/directory-api.ts';
 import type { GatewayName, StorageName } from '../control-protocol/names.ts';
 import { assert, ControlError, StoreError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
+import { lapsed } from '../replication/group-rules.ts';
 import type { Catalog, Draft } from './catalog.ts';
 import type { LeaseId } from './catalog-store.ts';
 import type { CatalogView } from './catalog-view.ts';
+import { isNewInstance, isRestored, refuseInstance, takenInstance } from './instances.ts';
 import type { AnnouncementRecord, PeerKey, PeerKind } from './records.ts';
 import { UnknownRealVolumes } from './unknown-real-volumes.ts';
 
@@ -63,15 +70,70 @@ export class Membership {
 
   /** @throws ControlError wrong-cluster, wrong-identity */
   async reportStorage(name: StorageName, report: StorageReport): Promise<Registered> {
-    const { clusterId, realVolumes, usedBytes: _, failed, ...said } = report;
+    const { clusterId, realVolumes, usedBytes: _, failed, instance, ...said } = report;
     const record: StorageRecord = { name, ...said };
+    const isNewLife = (view: CatalogView) => instance !== undefined && isNewInstance(view, name, instance);
     const registered = await this.#report(`storage/${name}`, clusterId, failed, record, {
       known: (view) => view.storage,
-      put: (draft) => draft.putStorage(record),
+      check: (view) => {
+        if (instance !== undefined) refuseInstance(view, name, instance);
+      },
+      isNews: (view) => isNewLife(view) || !isDeepStrictEqual(view.storage.get(name), record),
+      put: (draft) => {
+        if (!isDeepStrictEqual(draft.view.storage.get(name), record)) draft.putStorage(record);
+        if (instance !== undefined && isNewLife(draft.view)) {
+          draft.putInstance(name, takenInstance(draft.view, name, instance));
+        }
+      },
     });
     this.#storageHeard.set(name, { report, at: this.#options.now().toISOString() });
     await this.#unknown.heard(name, realVolumes);
-    return registered;
+    return { ...registered, ...this.#numberOf(name) };
+  }
+
+  /**
+   * Before it serves: from then on no other process with a copy of its folder is taken.
+   * @throws ControlError wrong-cluster, wrong-identity, in-use
+   */
+  async claimStorage(name: StorageName, { id, clusterId, instance }: StorageClaim): Promise<Registered> {
+    const { catalog } = this.#options;
+    const peer = `storage/${name}` as const;
+    const registered = this.#registered(peer, clusterId);
+    const check = (view: CatalogView): void => {
+      refuseOther(peer, { name, id }, view.storage, view.presence.has(peer));
+      refuseInstance(view, name, instance);
+    };
+    check(catalog.view);
+    // A name that nobody has yet is given by the first report.
+    if (!catalog.view.storage.has(name)) return registered;
+    await catalog.change((draft) => {
+      check(draft.view);
+      if (isRestored(draft.view, name, instance)) this.#restore(draft, name);
+      if (isNewInstance(draft.view, name, instance)) {
+        draft.putInstance(name, takenInstance(draft.view, name, instance));
+      }
+    });
+    return { ...registered, ...this.#numberOf(name) };
+  }
+
+  #numberOf(name: StorageName): Pick<Registered, 'instanceNumber'> {
+    const latest = this.#options.catalog.view.instances.get(name);
+    return latest === undefined ? {} : { instanceNumber: latest.number };
+  }
+
+  /** What it holds is older than what the record says. */
+  #restore(draft: Draft, name: StorageName): void {
+    for (const volume of draft.view.volumes.values()) {
+      const segments = volume.segments.map((segment) => lapsed(segment, name));
+      const isNews = segments.some((segment, at) => segment !== volume.segments[at]);
+      if (isNews) draft.putVolume({ ...volume, segments });
+    }
+    draft.addEvent({
+      kind: 'storage.restored',
+      subject: name,
+      text: `storage system ${name} goes on with a data folder that was put back from a backup: what was written there since is lost, but for volumes with another copy in step`,
+      details: {},
+    });
   }
 
   /** @throws ControlError wrong-cluster, wrong-identity */
@@ -80,6 +142,8 @@ export class Membership {
     const record: GatewayRecord = { name, ...said };
     const registered = await this.#report(`gateway/${name}`, clusterId, [], record, {
       known: (view) => view.gateways,
+      check: () => undefined,
+      isNews: (view) => !isDeepStrictEqual(view.gateways.get(name), record),
       put: (draft) => draft.putGateway(record),
     });
     this.#gatewayHeard.set(name, { report, at: this.#options.now().toISOString() });
@@ -123,23 +187,20 @@ export class Membership {
     record: StorageRecord | GatewayRecord,
     table: {
       readonly known: (view: CatalogView) => ReadonlyMap<string, StorageRecord | GatewayRecord>;
+      readonly check: (view: CatalogView) => void;
+      readonly isNews: (view: CatalogView) => boolean;
       readonly put: (draft: Draft) => void;
     },
   ): Promise<Registered> {
-    const { catalog, leaseMs } = this.#options;
-    const cluster = catalog.view.cluster;
-    assert(cluster !== undefined, 'a cluster has its id before anybody can report');
-    const registered = { clusterId: cluster.clusterId, leaseMs };
-    if (clusterId !== null && clusterId !== cluster.clusterId) {
-      const text = `${nameOf(peer)} belongs to cluster ${clusterId}, and this is cluster ${cluster.clusterId}: give it the address of its own directory, or a new data folder`;
-      throw new ControlError('wrong-cluster', text);
-    }
-    const check = (view: CatalogView): void =>
+    const { catalog } = this.#options;
+    const { isNews } = table;
+    const registered = this.#registered(peer, clusterId);
+    const check = (view: CatalogView): void => {
       refuseOther(peer, record, table.known(view), view.presence.has(peer));
+      table.check(view);
+    };
     check(catalog.view);
     const lease = await this.#lease(peer);
-    const isNews = (view: CatalogView): boolean =>
-      !isDeepStrictEqual(table.known(view).get(record.name), record);
     const hasToldAll = (view: CatalogView): boolean =>
       isDeepStrictEqual(view.announced.get(peer)?.failed, failed) &&
       view.announced.get(peer)?.state === 'online';
@@ -151,6 +212,18 @@ export class Membership {
       this.#announce(draft, peer, 'online', failed);
     });
     return registered;
+  }
+
+  /** What is answered to those of the same cluster. @throws ControlError */
+  #registered(peer: PeerKey, clusterId: string | null): Registered {
+    const { catalog, leaseMs } = this.#options;
+    const { cluster } = catalog.view;
+    assert(cluster !== undefined, 'a cluster has its id before anybody can report');
+    if (clusterId !== null && clusterId !== cluster.clusterId) {
+      const text = `${nameOf(peer)} belongs to cluster ${clusterId}, and this is cluster ${cluster.clusterId}: give it the address of its own directory, or a new data folder`;
+      throw new ControlError('wrong-cluster', text);
+    }
+    return { clusterId: cluster.clusterId, leaseMs };
   }
 
   /** A new lease; undefined: the one there is has been kept alive. */
@@ -233,7 +306,7 @@ function nameOf(peer: PeerKey): string {
  */
 function refuseOther(
   peer: PeerKey,
-  { name, id }: StorageRecord | GatewayRecord,
+  { name, id }: Pick<StorageRecord | GatewayRecord, 'name' | 'id'>,
   known: ReadonlyMap<string, StorageRecord | GatewayRecord>,
   isPresent: boolean,
 ): void {

@@ -47,6 +47,10 @@ export const AnnouncementRecord = z.object({
 });
 export type AnnouncementRecord = z.infer<typeof AnnouncementRecord>;
 
+/** The life of a storage system's data folder that was taken last (instances.ts). */
+export const InstanceRecord = z.object({ id: Identity, number: z.int().min(1) });
+export type InstanceRecord = z.infer<typeof InstanceRecord>;
+
 export const RealVolumeReference = z.object({
   storage: StorageName,
   realVolume: RealVolumeId,
@@ -132,6 +136,7 @@ export const keys = {
   garbage: (id: RealVolumeId) => `/garbage/${id}`,
   presence: (peer: PeerKey) => `/presence/${peer}`,
   announcement: (peer: PeerKey) => `/announced/${peer}`,
+  instance: (name: StorageName) => `/instances/${name}`,
 };
 
 const TABLES = {
@@ -147,6 +152,7 @@ const TABLES = {
   garbage: GarbageRecord,
   presence: PresenceRecord,
   announced: AnnouncementRecord,
+  instances: InstanceRecord,
 };
 type Tables = typeof TABLES;
 

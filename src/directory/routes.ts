@@ -9,6 +9,7 @@ import { provisionedBytes } from './capacity.ts';
 import type { Catalog } from './catalog.ts';
 import { eventMessages, informationMessages } from './information.ts';
 import type { Membership } from './membership.ts';
+import type { NewerEpochs } from './newer-epochs.ts';
 import { finishedOperation } from './operations/wait.ts';
 import type { Peers } from './peers.ts';
 import { type Message, streamMessages } from './sse.ts';
@@ -34,6 +35,7 @@ export interface RoutesOptions {
   readonly catalog: Catalog;
   readonly membership: Membership;
   readonly requests: VolumeRequests;
+  readonly newerEpochs: NewerEpochs;
   readonly peers: Peers;
   readonly version: string;
   readonly log: Log;
@@ -62,13 +64,14 @@ export function addRoutes(server: HttpServer, options: RoutesOptions): () => num
   return () => streams;
 }
 
-function addClusterRoutes(server: HttpServer, { catalog, membership, version }: RoutesOptions): void {
+function addClusterRoutes(server: HttpServer, options: RoutesOptions): void {
+  const { catalog, membership, newerEpochs, version } = options;
   const { view } = catalog;
   server.get('/cluster', { schema: routes.cluster }, () => {
     assert(view.cluster !== undefined, 'a cluster has its id');
     return { clusterId: view.cluster.clusterId, revision: view.informationRevision, version };
   });
-  server.get('/status', { schema: routes.status }, () => statusView(view, membership));
+  server.get('/status', { schema: routes.status }, () => statusView(view, membership, newerEpochs));
   server.get('/operations', { schema: routes.operations }, () =>
     [...view.operations.values()].sort((a, b) => (a.createdAt < b.createdAt ? -1 : 1)).map(shownOperation),
   );
@@ -83,14 +86,15 @@ function addClusterRoutes(server: HttpServer, { catalog, membership, version }: 
   });
 }
 
-function addVolumeRoutes(server: HttpServer, { catalog, requests, peers }: RoutesOptions): void {
+function addVolumeRoutes(server: HttpServer, options: RoutesOptions): void {
+  const { catalog, requests, newerEpochs, peers } = options;
   const { view } = catalog;
   server.get('/volumes', { schema: routes.volumes }, () => volumeSummaries(view));
   server.post('/volumes', { schema: routes.createVolume }, async ({ body }, reply) =>
     reply.status(202).send(shownOperation(await requests.create(body))),
   );
   server.get('/volumes/:name', { schema: routes.volume }, ({ params }) =>
-    volumeView(view, peers, volumeRecord(view, params.name)),
+    volumeView(volumeRecord(view, params.name), { view, peers, newerEpochs }),
   );
   server.patch('/volumes/:name', { schema: routes.resizeVolume }, async ({ params, body }, reply) =>
     reply.status(202).send(shownOperation(await requests.resize(params.name, body))),
@@ -117,6 +121,9 @@ function addPeerRoutes(server: HttpServer, { catalog, membership }: RoutesOption
   );
   server.put('/storage/:name', { schema: routes.reportStorage }, ({ params, body }) =>
     membership.reportStorage(params.name, body),
+  );
+  server.post('/storage/:name/claim', { schema: routes.claimStorage }, ({ params, body }) =>
+    membership.claimStorage(params.name, body),
   );
   server.get('/gateways', { schema: routes.gateways }, () => gatewayViews(view, membership));
   server.put('/gateways/:name', { schema: routes.reportGateway }, ({ params, body }) =>

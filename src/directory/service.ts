@@ -22,6 +22,7 @@ import { GroupLeases } from './group-leases.ts';
 import { Logins } from './login.ts';
 import { LEASE_MS, Membership } from './membership.ts';
 import { registerMetrics } from './metrics.ts';
+import { NewerEpochs } from './newer-epochs.ts';
 import { OperationDesk } from './operation-desk.ts';
 import { RETRY_LIMITS, type RetryLimits } from './operations/perform.ts';
 import { OperationRunner } from './operations/runner.ts';
@@ -96,7 +97,8 @@ export async function startDirectoryOn(parts: DirectoryParts): Promise<Service> 
   const configs = new GroupConfigs(catalog.view, { ...GROUP_SETTINGS, ...parts.group });
   const runner = new OperationRunner({ catalog, peers, configs, limits, log });
   const desk = new OperationDesk({ catalog, runner, random });
-  const teller = new Teller({ catalog, peers, configs, limits, log });
+  const newerEpochs = new NewerEpochs({ catalog, peers, log });
+  const teller = new Teller({ catalog, peers, configs, newerEpochs, limits, log });
   const garbage = new GarbageCollector({
     catalog,
     peers,
@@ -105,15 +107,17 @@ export async function startDirectoryOn(parts: DirectoryParts): Promise<Service> 
   });
   const membership = new Membership({ catalog, log, now, leaseMs, ...unknown });
   const requests = new VolumeRequests({ catalog, desk, peers, letGoMs: limits.letGoMs });
-  const copies = new CopyRequests(desk);
+  const copies = new CopyRequests({ catalog, desk, newerEpochs });
   const returnMs = parts.returnMs === undefined ? {} : { returnMs: parts.returnMs };
   let notReady: string | undefined = 'starting';
   const server = createHttpServer({ title: 'Volary directory', log, notReady: () => notReady });
-  const streams = addRoutes(server, { catalog, membership, requests, peers, version: VERSION, log });
+  const streams = addRoutes(server, {
+    ...{ catalog, membership, requests, newerEpochs, peers, version: VERSION, log },
+  });
   addCopyRoutes(server, {
     catalog,
     copies,
-    logins: new Logins({ catalog, requests: copies, peers, log }),
+    logins: new Logins({ catalog, requests: copies, peers, now, log }),
     pairs: new PairReports(catalog, log),
     leases: new GroupLeases({ catalog, requests: copies, log, ...returnMs }),
   });

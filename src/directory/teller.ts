@@ -16,6 +16,8 @@ import { ControlError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import type { Catalog } from './catalog.ts';
 import { type GroupConfigs, isTold, placeOf } from './group-configs.ts';
+import type { NewerEpochs } from './newer-epochs.ts';
+import { mendOlderRecord } from './older-records.ts';
 import type { RetryLimits } from './operations/perform.ts';
 import type { Peers } from './peers.ts';
 import type { RecordChange } from './records.ts';
@@ -28,6 +30,7 @@ export interface TellerOptions {
   readonly catalog: Catalog;
   readonly peers: Peers;
   readonly configs: GroupConfigs;
+  readonly newerEpochs: NewerEpochs;
   readonly limits: Pick<RetryLimits, 'backoffMinMs' | 'backoffMaxMs'>;
   readonly log: Log;
 }
@@ -175,18 +178,20 @@ export class Teller {
 
   /** Whether there is nothing more to be told of this. */
   async #tellNow(storage: StorageName, realVolume: RealVolumeId): Promise<boolean> {
-    const { catalog, peers, configs, log } = this.#options;
+    const { catalog, peers, configs, newerEpochs, log } = this.#options;
     const config = configs.of(realVolume);
     const record = catalog.view.storage.get(storage);
     if (config === undefined || record === undefined) return true;
     try {
-      await peers.storage(record).configureGroup(realVolume, config);
-      return true;
+      const view = await peers.storage(record).configureGroup(realVolume, config);
+      newerEpochs.taken(realVolume);
+      return await mendOlderRecord(realVolume, view, this.#options);
     } catch (error) {
       if (!(error instanceof ControlError)) throw error;
       if (placeOf(catalog.view, realVolume) === undefined) return true;
       const { epoch, revision } = config;
       log.debug({ storage, realVolume, epoch, revision, error: error.message }, 'a member is not told yet');
+      if (error.code === 'stale-epoch') await newerEpochs.refused(realVolume);
       return false;
     }
   }

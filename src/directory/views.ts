@@ -15,6 +15,7 @@ import { formatListenUri } from '../model/nbd-uri.ts';
 import { provisionedBytes } from './capacity.ts';
 import type { CatalogView } from './catalog-view.ts';
 import type { Membership } from './membership.ts';
+import type { NewerEpochs } from './newer-epochs.ts';
 
 /** @throws ControlError not-found */
 export function volumeRecord(view: CatalogView, name: string): VolumeRecord {
@@ -108,7 +109,7 @@ export function gatewayViews(view: CatalogView, membership: Membership): Gateway
   });
 }
 
-export function statusView(view: CatalogView, membership: Membership): StatusView {
+export function statusView(view: CatalogView, membership: Membership, newerEpochs: NewerEpochs): StatusView {
   assert(view.cluster !== undefined, 'a cluster has its id');
   const storage = storageViews(view, membership);
   const gateways = gatewayViews(view, membership);
@@ -117,10 +118,11 @@ export function statusView(view: CatalogView, membership: Membership): StatusVie
     storage.every(({ failed }) => failed.length === 0);
   const volumes = byName(view.volumes);
   const suspended = volumes.filter(hasLostCopy).map(({ name }) => name);
+  const newerEpoch = volumes.filter((volume) => newerEpochs.has(volume)).map(({ name }) => name);
   return {
     clusterId: view.cluster.clusterId,
     revision: view.informationRevision,
-    health: healthy && suspended.length === 0 ? 'ok' : 'degraded',
+    health: healthy && suspended.length + newerEpoch.length === 0 ? 'ok' : 'degraded',
     storage,
     gateways,
     volumes: {
@@ -128,6 +130,7 @@ export function statusView(view: CatalogView, membership: Membership): StatusVie
       bytes: volumes.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
       notReady: volumes.filter(({ state }) => state !== 'ready').map(({ name }) => name),
       suspended,
+      newerEpoch,
     },
     operations: [...view.operations.values()]
       .filter(({ finishedAt }) => finishedAt === null)

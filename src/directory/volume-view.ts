@@ -7,6 +7,7 @@ import { Epoch, type RealVolumeId } from '../control-protocol/names.ts';
 import { ControlError } from '../model/errors.ts';
 import { primaryOf, secondariesOf, worstPair } from '../replication/group-rules.ts';
 import type { CatalogView } from './catalog-view.ts';
+import type { NewerEpochs } from './newer-epochs.ts';
 import type { Peers } from './peers.ts';
 import { byName, storageRecord } from './views.ts';
 
@@ -27,7 +28,14 @@ const REASONS: Record<SuspendReason, string> = {
 
 type Pairs = ReadonlyMap<RealVolumeId, PairView>;
 
-export async function volumeView(view: CatalogView, peers: Peers, volume: VolumeRecord): Promise<VolumeView> {
+export interface VolumeViewParts {
+  readonly view: CatalogView;
+  readonly peers: Peers;
+  readonly newerEpochs: NewerEpochs;
+}
+
+export async function volumeView(volume: VolumeRecord, parts: VolumeViewParts): Promise<VolumeView> {
+  const { view, peers } = parts;
   const { name, sizeBytes: size, state, group, segments, operation, createdAt } = volume;
   const pairs = await pairsOf(view, peers, volume);
   return {
@@ -41,7 +49,7 @@ export async function volumeView(view: CatalogView, peers: Peers, volume: Volume
       offset: segment.offset,
       length: segment.length,
       epoch: segment.epoch,
-      copies: segment.copies.map((copy) => copyView(view, segment, copy, pairs)),
+      copies: segment.copies.map((copy) => copyView(parts, segment, copy, pairs)),
     })),
     migrations: [],
     operation,
@@ -57,7 +65,7 @@ export function exportUri(uri: string, exportName: string): string {
 }
 
 function copyView(
-  view: CatalogView,
+  { view, newerEpochs }: VolumeViewParts,
   segment: SegmentRecord,
   copy: CopyRecord,
   pairs: Pairs,
@@ -67,7 +75,7 @@ function copyView(
     ...shown,
     site: storageRecord(view, copy.storage).site,
     pair: copy.role === 'primary' ? worstPair(segment) : copy.pair,
-    reason: failureOf(view, copy) ?? reasonOf(copy),
+    reason: failureOf(view, copy) ?? newerOf(newerEpochs, segment, copy) ?? reasonOf(copy),
     outOfSyncBytes: pairs.get(copy.realVolume)?.outOfSyncBytes ?? 0,
     outOfSyncKnown: copy.role === 'primary' || pairs.has(copy.realVolume),
     lag: NO_LAG,
@@ -79,6 +87,17 @@ function failureOf(view: CatalogView, { storage, realVolume }: CopyRecord): stri
   const reported = view.announced.get(`storage/${storage}`)?.failed;
   const failure = reported?.find((failed) => failed.realVolume === realVolume);
   return failure === undefined ? null : `its real volume has failed: ${failure.reason}`;
+}
+
+function newerOf(
+  newerEpochs: NewerEpochs,
+  segment: SegmentRecord,
+  { realVolume }: CopyRecord,
+): string | null {
+  const known = newerEpochs.of(segment, realVolume);
+  return known === undefined
+    ? null
+    : `it knows epoch ${known}, and the catalog ${segment.epoch}: is this an older catalog?`;
 }
 
 function reasonOf({ reason, wanted }: CopyRecord): string | null {

@@ -17,6 +17,7 @@
 import type { Socket } from 'node:net';
 import { fileDescriptorOf } from '../base/socket-handle.ts';
 import { sendNow } from '../base/syscalls.ts';
+import { TokenMap } from '../base/token-map.ts';
 import { assert, type VolumeError } from '../model/errors.ts';
 import { Command, type Errno, TransmissionFlag } from '../nbd-server-protocol/constants.ts';
 import { ProtocolError } from '../nbd-server-protocol/errors.ts';
@@ -60,7 +61,7 @@ export class Link implements Receiver, ReplySink<Attempt> {
   readonly #encoder: RequestEncoder;
   readonly #decoder: ReplyDecoder<Attempt>;
   readonly #contextIds: readonly number[];
-  readonly #inFlight = new Map<number, Attempt>();
+  readonly #inFlight = new TokenMap<Attempt>();
   #state: 'live' | 'leaving' | 'dead' = 'live';
   #nextCookie = 1;
   #payloadBytes = 0;
@@ -114,7 +115,7 @@ export class Link implements Receiver, ReplySink<Attempt> {
     assert(this.#state === 'live', 'requests go over live connections');
     const attempt = new Attempt(operation, this.#nextCookie++, this.#contextIds);
     if (this.#inFlight.size === 0) this.lastSignMs = performance.now();
-    this.#inFlight.set(attempt.cookie, attempt);
+    this.#inFlight.add(attempt.cookie, attempt);
     this.#payloadBytes += operation.payloadBytes;
     this.#startBatch();
     const payload = operation.command === Command.write ? operation.length : 0;
@@ -253,7 +254,7 @@ export class Link implements Receiver, ReplySink<Attempt> {
       return;
     }
     const { operation } = attempt;
-    this.#inFlight.delete(attempt.cookie);
+    this.#inFlight.take(attempt.cookie);
     this.#payloadBytes -= operation.payloadBytes;
     this.#owner.answered(operation, attempt.error);
   }
@@ -272,7 +273,7 @@ export class Link implements Receiver, ReplySink<Attempt> {
     const isTcp = this.#socket.remoteAddress !== undefined;
     if (wasLive && isTcp) this.#socket.resetAndDestroy();
     else this.#socket.destroy();
-    const unanswered = [...this.#inFlight.values()].map(({ operation }) => operation);
+    const unanswered = this.#inFlight.values().map(({ operation }) => operation);
     this.#inFlight.clear();
     this.#early = [];
     if (wasLive) this.#owner.lost(this, reason, unanswered);

@@ -59,7 +59,6 @@ export class Jobs implements EffectOwner {
   #count = 0;
   #bytes = 0;
   #dead = false;
-  readonly #effects = new Set<Effect>();
   /** While a reply must not be cut in two (J2): what the other jobs want to say. */
   #deferred: (() => void)[] | undefined;
   readonly #roomWaiters: (() => void)[] = [];
@@ -101,12 +100,7 @@ export class Jobs implements EffectOwner {
     const { live } = this.context;
     this.#count += 1;
     this.#bytes += bytes;
-    let effect: Effect | undefined;
-    if (changed !== undefined) {
-      effect = { ...changed, owner: this };
-      this.#effects.add(effect);
-      live.begun(effect);
-    }
+    const effect = changed === undefined ? undefined : live.begun(this, changed.offset, changed.end);
     run().then(
       () => this.#ended(bytes, effect),
       (error: unknown) => {
@@ -123,10 +117,7 @@ export class Jobs implements EffectOwner {
   #ended(bytes: number, effect: Effect | undefined): void {
     this.#count -= 1;
     this.#bytes -= bytes;
-    if (effect !== undefined) {
-      this.#effects.delete(effect);
-      this.context.live.finished(effect);
-    }
+    if (effect !== undefined) this.context.live.finished(effect);
     this.context.replied();
     this.context.freed();
     if (this.#count === 0) this.context.idle();
@@ -193,7 +184,7 @@ export class Jobs implements EffectOwner {
 
   /** The client has given up: its effects under way become orphans. Replies may still be wanted. */
   orphanEffects(): void {
-    for (const effect of this.#effects) this.context.live.orphan(effect);
+    this.context.live.orphanAllOf(this);
   }
 
   /** The connection is gone: nobody hears of what is under way any more. */

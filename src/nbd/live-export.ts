@@ -11,6 +11,7 @@
  *     seen to be.
  */
 
+import { LooseList, type Placed } from '../base/loose-list.ts';
 import { assert } from '../model/errors.ts';
 import type { Volume } from '../model/volume.ts';
 import { PIECE_BYTES, SLAB_BYTES_MAX } from './slab-pool.ts';
@@ -24,10 +25,11 @@ export interface EffectOwner {
 }
 
 /** An effect on the volume that is under way: bytes [offset, end). */
-export interface Effect {
+export interface Effect extends Placed {
   readonly offset: number;
   readonly end: number;
   readonly owner: EffectOwner;
+  isOrphan: boolean;
 }
 
 /** What a server offers under a name. */
@@ -91,8 +93,7 @@ export class LiveExport {
   #begunFor: NbdExport | undefined;
   #connections = 0;
   #changes = 0;
-  readonly #underWay = new Set<Effect>();
-  readonly #orphans = new Set<Effect>();
+  readonly #underWay = new LooseList<Effect>();
   readonly #waiters = new Set<() => void>();
 
   /** `onUnused` is called each time the last user has left. */
@@ -180,9 +181,9 @@ export class LiveExport {
     if (this.#underWay.size === 0) return false;
     for (const effect of this.#underWay) {
       if (effect.offset >= offset + length || offset >= effect.end) continue;
-      if (this.#orphans.has(effect)) return true;
+      if (effect.isOrphan) return true;
       if (effect.owner === asker || !effect.owner.hasGone()) continue;
-      this.#orphans.add(effect);
+      effect.isOrphan = true;
       return true;
     }
     return false;
@@ -204,19 +205,22 @@ export class LiveExport {
     this.#waiters.add(callback);
   }
 
-  begun(effect: Effect): void {
+  begun(owner: EffectOwner, offset: number, end: number): Effect {
+    const effect = { offset, end, owner, isOrphan: false, place: 0 };
     this.#underWay.add(effect);
-    this.changedBy(effect.owner);
+    this.changedBy(owner);
+    return effect;
   }
 
-  orphan(effect: Effect): void {
-    this.#orphans.add(effect);
+  /** The owner's client has given up. */
+  orphanAllOf(owner: EffectOwner): void {
+    for (const effect of this.#underWay) if (effect.owner === owner) effect.isOrphan = true;
   }
 
   /** The effect has finished, orphan or not. */
   finished(effect: Effect): void {
     this.#underWay.delete(effect);
-    if (!this.#orphans.delete(effect)) return;
+    if (!effect.isOrphan) return;
     const waiters = [...this.#waiters];
     this.#waiters.clear();
     for (const wake of waiters) wake();

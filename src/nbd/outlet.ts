@@ -24,6 +24,8 @@ export const COPY_BYTES = 16 * 1024;
 const nothing = Buffer.alloc(0);
 
 export class Outlet {
+  /** TurnLoop's: it will be flushed at the end of the turn. */
+  isInTurn = false;
   readonly #socket: Socket;
   readonly #fd: number;
   readonly #pool: SlabPool;

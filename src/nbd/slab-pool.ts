@@ -31,7 +31,7 @@ export class SlabPool {
     const index = SIZES.findIndex((size) => size >= dataBytes);
     const free = this.#free[index];
     const size = SIZES[index];
-    assert(free !== undefined && size !== undefined, `no slab holds ${dataBytes} bytes`);
+    assert(free !== undefined && size !== undefined, 'a slab is large enough');
     return free.pop() ?? { buffer: Buffer.allocUnsafeSlow(HEADROOM + size), sizeBytes: size };
   }
 

@@ -39,6 +39,8 @@ export interface TransmissionContext extends Omit<JobsContext, 'freed'> {
 }
 
 export class Transmission implements RequestSink {
+  /** TurnLoop's: it gets a new share with the next turn. */
+  isInTurn = false;
   readonly jobs: Jobs;
   readonly #context: TransmissionContext;
   readonly #rules: RequestRules;

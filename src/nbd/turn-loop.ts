@@ -24,8 +24,8 @@ export class TurnLoop {
   /** Connections in the transmission phase. */
   clients = 0;
   readonly #busyPollMs: number;
-  readonly #outlets = new Set<Outlet>();
-  readonly #transmissions = new Set<Transmission>();
+  #outlets: Outlet[] = [];
+  #transmissions: Transmission[] = [];
   #scheduled = false;
   #pollUntilMs = 0;
 
@@ -42,14 +42,20 @@ export class TurnLoop {
 
   /** A request has come in at `nowMs`, and `transmission` has worked on it. */
   worked(transmission: Transmission, nowMs: number): void {
-    this.#transmissions.add(transmission);
+    if (!transmission.isInTurn) {
+      transmission.isInTurn = true;
+      this.#transmissions.push(transmission);
+    }
     this.#pollUntilMs = nowMs + this.#busyPollMs;
     this.#schedule();
   }
 
   /** Replies are waiting in `outlet`. */
   replied(outlet: Outlet): void {
-    this.#outlets.add(outlet);
+    if (!outlet.isInTurn) {
+      outlet.isInTurn = true;
+      this.#outlets.push(outlet);
+    }
     this.#schedule();
   }
 
@@ -63,8 +69,15 @@ export class TurnLoop {
     this.#scheduled = false;
     // newTurn may make a connection go on at once, and so work and reply again: those count for the next turn.
     const shareBytes = this.clients > 1 ? SHARE_BYTES : SHARE_ALONE_BYTES;
-    for (const transmission of this.#take(this.#transmissions)) transmission.newTurn(shareBytes);
-    const outlets = this.#take(this.#outlets);
+    if (this.#transmissions.length > 0) {
+      const transmissions = this.#transmissions;
+      this.#transmissions = [];
+      for (const transmission of transmissions) transmission.isInTurn = false;
+      for (const transmission of transmissions) transmission.newTurn(shareBytes);
+    }
+    const outlets = this.#outlets;
+    if (outlets.length > 0) this.#outlets = [];
+    for (const outlet of outlets) outlet.isInTurn = false;
     for (const outlet of outlets) outlet.flush();
     // Who gets an answer asks again soon, however long it took: behind a gateway that is most of the way.
     if (outlets.length > 0) this.#pollUntilMs = performance.now() + this.#busyPollMs;
@@ -73,11 +86,4 @@ export class TurnLoop {
       this.#schedule();
     }
   };
-
-  #take<T>(set: Set<T>): readonly T[] {
-    if (set.size === 0) return [];
-    const all = [...set];
-    set.clear();
-    return all;
-  }
 }

@@ -107,6 +107,10 @@ function encodeMessage(message: Message, version: number, confirmed: number, hea
       return NOTHING;
     case 'heartbeat-ack':
       putNumber(header, version, Kind.heartbeatAck, message.token);
+      header.confirmed = message.received;
+      return NOTHING;
+    case 'receiving':
+      header.clear(version, Kind.receiving);
       return NOTHING;
     case 'fenced':
       putNumber(header, version, Kind.fenced, message.epoch);
@@ -197,7 +201,9 @@ export function decodeMessage(header: Header, payload: Buffer): Message {
     case Kind.ack:
       return { kind: 'ack', seq, result: oneOf(RESULTS, header.value) };
     case Kind.heartbeatAck:
-      return { kind: 'heartbeat-ack', token: seq };
+      return { kind: 'heartbeat-ack', token: seq, received: confirmed };
+    case Kind.receiving:
+      return { kind: 'receiving' };
     case Kind.fenced:
       return { kind: 'fenced', epoch: seq };
     default:

@@ -27,6 +27,7 @@ export const Kind = {
   ack: 32,
   heartbeatAck: 33,
   fenced: 34,
+  receiving: 35,
 } as const;
 
 export const Flag = {
@@ -57,12 +58,16 @@ export const Limit = {
   waitingOperations: 262_144,
   /** Heartbeats, and their answers, that a peer may leave untaken. */
   untakenHeartbeats: 1024,
-  /** Connections of one server that have not said hello. */
+  /** Connections of one server that have not said hello; and of them, from one address: so that no other is kept out. */
   handshakes: 1024,
+  handshakesOfOne: 512,
 } as const;
 
 /** What a secondary grants when it has no reason to grant something else. */
 export const DEFAULT_WINDOW = { operationsMax: 1024, bytesMax: 64 * 1024 * 1024 } as const;
+
+/** What all links of a storage system may hold of what they have received: as many full windows as a machine with little memory can bear. */
+export const RECEIVED_BYTES_MAX = 512 * 1024 * 1024;
 
 export const RANGES_BYTES_MAX = DIFFERENCE_RANGES_MAX * RANGE_BYTES;
 /** A string is its length in 2 bytes, then UTF-8. */
@@ -71,6 +76,13 @@ export const STRING_BYTES_MAX = 2 + Limit.stringBytes;
 /** How long a peer may take to say hello, and to close its side after this one has ended its own. */
 export const HELLO_TIMEOUT_MS = 5000;
 export const LINGER_MS = 2000;
+/** Within a message that takes its time to come, a secondary says at least so often that it is coming. */
+export const RECEIVING_MS = 100;
+/**
+ * So much may wait for the kernel before more operations are held back: what is sent meanwhile, heartbeats above all, is not to queue behind
+ * the whole window. What the kernel itself holds keeps the link busy.
+ */
+export const AHEAD_BYTES = 1024 * 1024;
 
 assert(Limit.windowBytesMin >= Limit.payloadBytes, 'the least window holds the largest write');
 assert(Limit.windowBytesMin >= RANGES_BYTES_MAX + STRING_BYTES_MAX, 'the least window holds any operation');

@@ -27,6 +27,8 @@ export const received = Buffer.allocUnsafeSlow(256 * 1024);
 export interface FrameOwner extends MessageSink {
   /** All messages of what was received at once have been taken. */
   batchEnds(): void;
+  /** Of what waited for the kernel it has taken something. */
+  kernelTakes(): void;
   ended(reason: PeerError): void;
 }
 
@@ -43,7 +45,7 @@ export class FrameSocket {
     this.#socket = socket;
     this.#owner = owner;
     this.decoder = new Decoder(phase, owner);
-    this.#outbox = new Outbox(socket, fd, SMALL_UNTAKEN_BYTES);
+    this.#outbox = new Outbox(socket, fd, SMALL_UNTAKEN_BYTES, () => owner.kernelTakes());
     socket.on('error', (error) => {
       this.#failure = error;
     });
@@ -75,6 +77,10 @@ export class FrameSocket {
     if (!this.#outbox.put(message, confirmed)) {
       this.fail(new PeerError('overrun', 'the peer does not take what is sent to it'));
     }
+  }
+
+  flush(): void {
+    if (this.#state === 'open') this.#outbox.flush();
   }
 
   /** That many bytes are in `received`. */

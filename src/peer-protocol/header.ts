@@ -7,7 +7,7 @@
  *        5      1  kind
  *        6      2  flags
  *        8      8  number         which one, or how many: see the table of kinds
- *       16      8  confirmed
+ *       16      8  confirmed      up to which operation; of a secondary: received
  *       24      8  offset         of a range, in bytes
  *       32      8  length         of a range, in bytes; or another size
  *       40      4  value          a code
@@ -32,8 +32,9 @@
  *   21 lacks          EVERYTHING  seq            yes                                     member, ranges
  *   22 heartbeat                  token          yes
  *   32 ack                        seq                                           result
- *   33 heartbeat-ack              token
+ *   33 heartbeat-ack              token          received
  *   34 fenced                     epoch
+ *   35 receiving
  *
  * Invariants
  *  1. A flag or field that is not in its row is 0: anything else is refused, so that it can get a meaning later.
@@ -95,8 +96,9 @@ const ROWS: readonly (Row | undefined)[] = Object.assign([] as (Row | undefined)
   [Kind.lacks]: row('from-primary', NUMBERED, everything, 2, STRING_BYTES_MAX + RANGES_BYTES_MAX),
   [Kind.heartbeat]: row('from-primary', NUMBERED),
   [Kind.ack]: row('from-secondary', NUMBER | VALUE),
-  [Kind.heartbeatAck]: row('from-secondary', NUMBER),
+  [Kind.heartbeatAck]: row('from-secondary', NUMBERED),
   [Kind.fenced]: row('from-secondary', NUMBER),
+  [Kind.receiving]: row('from-secondary', 0),
 });
 
 /** The fields of one header. One object serves many, one after the other. */

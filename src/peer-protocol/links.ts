@@ -6,7 +6,7 @@
  *  2. `onClosed` is called exactly once, whoever ended the link; nothing is called after it. From `close` and `destroy` on no
  *     message is handed over.
  *  3. Messages are handed over in the order in which they were sent, those that were received together in one call. What is sent in one
- *     turn of the event loop leaves together, at its end.
+ *     turn of the event loop leaves together, at its end, or at `flush`.
  *  4. A message that is sent on a link that is not open goes nowhere: the link's end tells that.
  */
 
@@ -29,6 +29,8 @@ export interface LinkEvents<Message> {
 interface Link {
   /** False from the moment of its end on, which may be before `onClosed`. */
   readonly isOpen: boolean;
+  /** What was sent leaves now. */
+  flush(): void;
   /** Lets what was sent leave, then closes. */
   close(): void;
   /** Closes at once; what has not left yet is forgotten, by the kernel, too. */

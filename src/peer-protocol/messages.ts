@@ -9,7 +9,7 @@
  *   lacks*, members, operations          ->
  *                                        <-  ack of each by its seq, in any order
  *   heartbeat                            ->
- *                                        <-  heartbeat-ack
+ *                                        <-  heartbeat-ack; receiving, within what takes its time to come
  */
 
 import type { Range } from '../base/range.ts';
@@ -112,7 +112,10 @@ export type AckResult = 'done' | 'no-space' | 'io' | 'failed' | 'invalid';
 
 export type SecondaryMessage =
   | { readonly kind: 'ack'; readonly seq: number; readonly result: AckResult }
-  | { readonly kind: 'heartbeat-ack'; readonly token: number }
+  /** `received`: all operations up to this one have come. */
+  | { readonly kind: 'heartbeat-ack'; readonly token: number; readonly received: number }
+  /** Nothing else is to be said, and a large operation is still coming: what queues behind it will be answered. */
+  | { readonly kind: 'receiving' }
   /** The session is over: there is a newer epoch, or the member is being taken away. Nothing of it is under way any more. */
   | { readonly kind: 'fenced'; readonly epoch: number };
 

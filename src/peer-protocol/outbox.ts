@@ -1,5 +1,5 @@
 /**
- * The sending side of a link. Frames gather, and leave together at the end of the turn of the event loop: straight to the kernel,
+ * The sending side of a link. Frames gather, and leave together at `flush`, or at the end of the turn of the event loop: straight to the kernel,
  * and only what that does not take at once goes through the stream, in order.
  *
  *   idle      the stream holds nothing: what has gathered is sent at the end of the turn, or when it is much
@@ -44,11 +44,14 @@ export class Outbox {
   #isClosed = false;
   #putBytes = 0;
   #takenBytes = 0;
+  readonly #kernelTakes: () => void;
   #whenEmpty: (() => void) | undefined;
 
-  constructor(socket: Socket, fd: number, untakenBytesMax: number) {
+  /** `kernelTakes` is called from the event loop, when the stream has got rid of what it held. */
+  constructor(socket: Socket, fd: number, untakenBytesMax: number, kernelTakes: () => void) {
     this.#socket = socket;
     this.#fd = fd;
+    this.#kernelTakes = kernelTakes;
     this.untakenBytesMax = untakenBytesMax;
   }
 
@@ -81,6 +84,11 @@ export class Outbox {
     if (untaken >= BATCH_BYTES && !this.#isWaiting) this.#flush();
     else this.#schedule();
     return untaken <= this.untakenBytesMax;
+  }
+
+  /** Does not wait for the end of the turn. */
+  flush(): void {
+    if (!this.#isWaiting && this.#segments.length + this.#to - this.#from > 0) this.#flush();
   }
 
   /** Calls back once everything is with the kernel; nothing may be put any more. */
@@ -123,7 +131,7 @@ export class Outbox {
 
   readonly #turnEnds = (): void => {
     this.#isScheduled = false;
-    if (!this.#isWaiting) this.#flush();
+    if (!this.#isWaiting) this.#flush(); // also when there is nothing: whoever waits for the end is told
   };
 
   #flush(): void {
@@ -158,6 +166,7 @@ export class Outbox {
       else {
         this.#takenBytes += rest.length;
         this.#flush();
+        this.#kernelTakes();
       }
     });
   }

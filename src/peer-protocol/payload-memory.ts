@@ -73,7 +73,7 @@ export class PayloadMemory {
 /** Of the smallest size that is large enough. */
 function indexOf(bytes: number): number {
   const index = Math.max(0, 32 - Math.clz32(bytes - 1) - FIRST_POWER);
-  assert(index < SIZES.length, `no piece holds ${bytes} bytes`);
+  if (index >= SIZES.length) assert(false, `no piece holds ${bytes} bytes`);
   return index;
 }
 

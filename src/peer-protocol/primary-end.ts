@@ -9,12 +9,14 @@
  *  1. Not more than the window is unacknowledged; what is beyond it waits, in order. What waits is bounded by who asks: hosts' requests
  *     under way, and the copier's; a bound of our own ends the link before memory does.
  *  2. An ack is of an operation that is unacknowledged, and has wholly left: so its payload is the caller's again.
+ *  3. What has gathered for the kernel is AHEAD_BYTES and one operation at most: a heartbeat comes behind that, not behind the window.
  */
 
 import type { Socket } from 'node:net';
+import { TokenMap } from '../base/token-map.ts';
 import { assert } from '../model/errors.ts';
 import type { Message } from './codec.ts';
-import { HEADER_BYTES, Limit, VERSION_MAX, VERSION_MIN } from './constants.ts';
+import { AHEAD_BYTES, HEADER_BYTES, Limit, VERSION_MAX, VERSION_MIN } from './constants.ts';
 import { PeerError } from './errors.ts';
 import { type FrameOwner, FrameSocket } from './frame-socket.ts';
 import type { Connected, LinkEvents, PrimaryLink } from './links.ts';
@@ -48,7 +50,7 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
   #batch: SecondaryMessage[] = [];
   #reason: PeerError | undefined;
   // Operations: sent and not acknowledged, and not sent yet.
-  readonly #sent = new Map<number, Sent>();
+  readonly #sent = new TokenMap<Sent>();
   #sentBytes = 0;
   readonly #waiting = new Waiting<OperationMessage>();
   #lastSeq = 0;
@@ -87,6 +89,10 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
     });
   }
 
+  flush(): void {
+    this.#frames.flush();
+  }
+
   close(): void {
     this.#isGivenUp = true;
     this.#frames.close();
@@ -116,7 +122,7 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
       this.#frames.put(message, this.#confirmedSent);
       return;
     }
-    assert(message.seq === this.#lastSeq + 1, `operation ${message.seq} comes after ${this.#lastSeq}`);
+    assert(message.seq === this.#lastSeq + 1, 'operations are numbered without gaps');
     this.#lastSeq = message.seq;
     const bytes = operationBytes(message);
     if (this.#waiting.length === 0 && this.#hasRoom(bytes)) this.#launch(message, bytes);
@@ -130,6 +136,7 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
   }
 
   #hasRoom(bytes: number): boolean {
+    if (this.#frames.putBytes - this.#frames.takenBytes >= AHEAD_BYTES) return false;
     const window = this.#welcome as Welcome;
     return this.#sent.size < window.operationsMax && this.#sentBytes + bytes <= window.bytesMax;
   }
@@ -137,7 +144,7 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
   #launch(message: OperationMessage, bytes: number): void {
     this.#frames.put(message, this.#confirmedSent);
     this.#lastSent = message.seq;
-    this.#sent.set(message.seq, { bytes, end: this.#frames.putBytes });
+    this.#sent.add(message.seq, { bytes, end: this.#frames.putBytes });
     this.#sentBytes += bytes;
   }
 
@@ -167,6 +174,13 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
       case 'heartbeat-ack':
         if (this.#heartbeats === 0) throw new PeerError('bad-message', 'an answer to no heartbeat');
         this.#heartbeats -= 1;
+        if (message.received > this.#lastSent) {
+          throw new PeerError('bad-message', `operation ${message.received} has come before it was sent`);
+        }
+        this.#batch.push(message);
+        break;
+      case 'receiving':
+        if (this.#sent.size === 0) throw new PeerError('bad-message', 'nothing is being sent to be received');
         this.#batch.push(message);
         break;
       case 'fenced':
@@ -198,7 +212,7 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
     if (sent.end > this.#frames.takenBytes) {
       throw new PeerError('bad-message', `operation ${seq} is acknowledged before it was sent`);
     }
-    this.#sent.delete(seq);
+    this.#sent.take(seq);
     this.#sentBytes -= sent.bytes;
   }
 
@@ -242,6 +256,10 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
   batchEnds(): void {
     this.#launchWaiting();
     this.#handOver();
+  }
+
+  kernelTakes(): void {
+    this.#launchWaiting();
   }
 
   #handOver(): void {

@@ -9,12 +9,14 @@
  * Invariants
  *  1. Operations come with their numbers in order, and never more than was granted: checked before memory is taken for them.
  *  2. What was granted is free again when the owner acknowledges; so is the memory of a write's payload.
+ *  3. What links hold together is bounded, too (ReceiveBudget): this one does not read while that is used up and it holds some of it.
  */
 
 import type { Socket } from 'node:net';
+import { TokenMap } from '../base/token-map.ts';
 import { assert } from '../model/errors.ts';
 import type { Message } from './codec.ts';
-import { HEADER_BYTES, HELLO_TIMEOUT_MS, Kind, Limit, RANGES_BYTES_MAX } from './constants.ts';
+import { HEADER_BYTES, HELLO_TIMEOUT_MS, Kind, Limit, RANGES_BYTES_MAX, RECEIVING_MS } from './constants.ts';
 import { PeerError } from './errors.ts';
 import { type FrameOwner, FrameSocket } from './frame-socket.ts';
 import type { Answer, HelloHandler, LinkEvents, SecondaryLink } from './links.ts';
@@ -22,6 +24,7 @@ import type { Hello, PrimaryMessage, Range, Refusal, SecondaryMessage } from './
 import { DIFFERENCE_RANGES_MAX } from './messages.ts';
 import { payloadMemory } from './payload-memory.ts';
 import { coarsened, operationBytes, SPOKEN, type Versions } from './payloads.ts';
+import type { ReceiveBudget } from './receive-budget.ts';
 
 const ANSWER_BYTES_MAX = Limit.differences * (HEADER_BYTES + RANGES_BYTES_MAX) + 2 * HEADER_BYTES;
 
@@ -30,10 +33,12 @@ export interface SecondaryEndOwner {
   /** A hello has come, or never will. */
   greeted(end: SecondaryEnd): void;
   over(end: SecondaryEnd, reason: PeerError): void;
+  readonly budget: ReceiveBudget;
 }
 
 export class SecondaryEnd implements SecondaryLink, FrameOwner {
   readonly remote: string;
+  readonly #socket: Socket;
   readonly #frames: FrameSocket;
   readonly #owner: SecondaryEndOwner;
   readonly #timer: NodeJS.Timeout;
@@ -45,17 +50,20 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
   // What was granted, and what of it is in use.
   #operationsMax = 0;
   #bytesMax = 0;
-  readonly #unacknowledged = new Map<
-    number,
-    { readonly bytes: number; readonly payload: Buffer | undefined }
-  >();
+  readonly #unacknowledged = new TokenMap<{ readonly bytes: number; readonly payload: Buffer | undefined }>();
   #bytes = 0;
+  /** Of writes, those that are coming included. */
+  #heldBytes = 0;
+  #isHeldBack = false;
   #lastSeq = 0;
   #heartbeats = 0;
+  /** Nothing has been said since then, within what is coming; undefined: nothing is coming, or it has not been looked at since. */
+  #quietSinceMs: number | undefined;
 
   constructor(socket: Socket, fd: number, remote: string, owner: SecondaryEndOwner) {
     this.remote = remote;
     this.#owner = owner;
+    this.#socket = socket;
     this.#frames = new FrameSocket(socket, fd, 'hello', this);
     this.#timer = setTimeout(
       () => this.#frames.fail(new PeerError('silent', 'no hello came')),
@@ -72,6 +80,10 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
     return this.#frames.isOpen;
   }
 
+  flush(): void {
+    this.#frames.flush();
+  }
+
   close(): void {
     this.#frames.close();
   }
@@ -80,9 +92,33 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
     this.#frames.destroy();
   }
 
-  /** That many bytes have been received. */
-  received(bytes: number): void {
+  /** That many bytes have been received. False: no more is to be read now. */
+  received(bytes: number): boolean {
     this.#frames.take(bytes);
+    const { budget } = this.#owner;
+    if (!budget.isFull || this.#bytes === 0 || !this.#frames.isOpen) return true;
+    this.#isHeldBack = true;
+    budget.wait(this.#resume);
+    return false;
+  }
+
+  readonly #resume = (): void => {
+    this.#isHeldBack = false;
+    this.#socket.resume();
+  };
+
+  #free(bytes: number): void {
+    const { budget } = this.#owner;
+    this.#heldBytes -= bytes;
+    budget.free(bytes);
+  }
+
+  /** What holds nothing whole is not held back: what fills the budget may be what it has half. */
+  #readOn(): void {
+    const { budget } = this.#owner;
+    if (!this.#isHeldBack || this.#bytes > 0) return;
+    budget.leave(this.#resume);
+    this.#resume();
   }
 
   // --- answering -------------------------------------------------------------------------------------------
@@ -125,16 +161,29 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
     if (!this.#frames.isOpen) return;
     assert(this.#state === 'accepted', 'messages come after the answer to hello');
     if (message.kind === 'ack') {
-      const operation = this.#unacknowledged.get(message.seq);
-      assert(operation !== undefined, `operation ${message.seq} is acknowledged once`);
-      this.#unacknowledged.delete(message.seq);
+      const operation = this.#unacknowledged.take(message.seq);
+      assert(operation !== undefined, 'an operation is acknowledged once');
       this.#bytes -= operation.bytes;
-      if (operation.payload !== undefined) payloadMemory.give(operation.payload);
+      if (operation.payload !== undefined) {
+        payloadMemory.give(operation.payload);
+        this.#free(operation.bytes);
+      }
+      this.#readOn();
     } else if (message.kind === 'heartbeat-ack') {
       assert(this.#heartbeats > 0, 'a heartbeat is answered once');
       this.#heartbeats -= 1;
     }
+    this.#quietSinceMs = undefined;
     this.#frames.put(message);
+  }
+
+  /** Nothing can be answered until what is coming is there. */
+  #tellReceiving(): void {
+    const nowMs = performance.now();
+    this.#quietSinceMs ??= nowMs;
+    if (nowMs - this.#quietSinceMs < RECEIVING_MS) return;
+    this.#frames.put({ kind: 'receiving' });
+    this.#quietSinceMs = nowMs;
   }
 
   // --- receiving -------------------------------------------------------------------------------------------
@@ -150,6 +199,9 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
       this.#bytes + payloadBytes > this.#bytesMax
     ) {
       throw new PeerError('overrun', 'more than the window that was granted');
+    } else if (kind === Kind.write) {
+      this.#heldBytes += payloadBytes;
+      this.#owner.budget.hold(payloadBytes);
     }
   }
 
@@ -175,7 +227,7 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
         this.#lastSeq = message.seq;
         const bytes = operationBytes(message);
         const payload = message.kind === 'write' ? message.payload : undefined;
-        this.#unacknowledged.set(message.seq, { bytes, payload });
+        this.#unacknowledged.add(message.seq, { bytes, payload });
         this.#bytes += bytes;
         this.#batch.push(message);
         break;
@@ -203,15 +255,23 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
   }
 
   batchEnds(): void {
-    if (this.#batch.length === 0) return;
-    const batch = this.#batch;
-    this.#batch = [];
-    this.#events?.onMessages(batch);
+    if (this.#batch.length > 0) {
+      const batch = this.#batch;
+      this.#batch = [];
+      this.#events?.onMessages(batch);
+    }
+    if (this.#frames.decoder.atBoundary) this.#quietSinceMs = undefined;
+    else if (this.#state === 'accepted') this.#tellReceiving();
   }
+
+  kernelTakes(): void {}
 
   ended(reason: PeerError): void {
     clearTimeout(this.#timer);
     this.#unacknowledged.clear();
+    this.#owner.budget.leave(this.#resume);
+    this.#owner.budget.free(this.#heldBytes);
+    this.#heldBytes = 0;
     this.#owner.over(this, reason);
     this.#events?.onClosed(reason);
   }

@@ -27,7 +27,7 @@ class Questions<T> {
 
   answer(token: Token, answer: T): void {
     const then = this.#waiting.get(token);
-    assert(then !== undefined, `nobody has asked question ${token}`);
+    assert(then !== undefined, 'an answer is one to a question');
     this.#waiting.delete(token);
     then(answer);
   }

@@ -143,7 +143,7 @@ export type Event = {
     }
   | { readonly kind: 'session-ended'; readonly session: Token }
   | { readonly kind: 'from-primary'; readonly session: Token; readonly message: PrimaryMessage }
-  /** Every tickMs, and after a wait that was asked for. */
+  /** Every tickMs, unless it would do nothing (`restMs`). */
   | { readonly kind: 'tick' }
 );
 

@@ -5,13 +5,16 @@
  * 1. Numbers are given from 1 on, without gaps.
  * 2. `confirmed` is the highest number up to which everything is settled, and nothing is in doubt: has failed at the primary, and may be there.
  *    It never becomes smaller.
+ * 3. The time that a member has for an operation begins when it is known to have come there: until then the link has it.
  */
 
 import type { Work } from './work.ts';
 
 export interface Sent {
   readonly work: Work;
-  readonly untilAwakeMs: number;
+  /** How long the member may take from when it has come there. */
+  readonly limitMs: number;
+  untilAwakeMs: number;
   isAcked: boolean;
 }
 
@@ -23,6 +26,8 @@ export class Flight {
   #head = 0;
   /** The number of the first in #sent. */
   #firstSeq = 1;
+  /** Up to this number all has come there. */
+  #arrivedSeq = 0;
   readonly #isInDoubt: (work: Work) => boolean;
 
   constructor(isInDoubt: (work: Work) => boolean) {
@@ -33,13 +38,26 @@ export class Flight {
     return this.#firstSeq + this.#sent.length - 1;
   }
 
-  push(work: Work, untilAwakeMs: number): number {
-    this.#sent.push({ work, untilAwakeMs, isAcked: false });
+  /** `limitMs`: see Sent. `untilAwakeMs`: when it is to have come there. */
+  push(work: Work, limitMs: number, untilAwakeMs: number): number {
+    this.#sent.push({ work, limitMs, untilAwakeMs, isAcked: false });
     return this.lastSeq;
   }
 
+  /** All up to `seq` has come there. False: that much was not sent. */
+  arrived(seq: number, awakeMs: number): boolean {
+    if (seq > this.lastSeq) return false;
+    for (let at = this.#arrivedSeq + 1; at <= seq; at++) {
+      const sent = this.#sent[at - this.#firstSeq];
+      if (sent !== undefined) sent.untilAwakeMs = awakeMs + sent.limitMs;
+    }
+    this.#arrivedSeq = Math.max(this.#arrivedSeq, seq);
+    return true;
+  }
+
   /** Undefined: never sent, or confirmed, or acknowledged before. */
-  acked(seq: number): Work | undefined {
+  acked(seq: number, awakeMs: number): Work | undefined {
+    this.arrived(seq, awakeMs); // and all before it: a link keeps the order
     const sent = this.#sent[seq - this.#firstSeq];
     if (sent === undefined || sent.isAcked) return undefined;
     sent.isAcked = true;

@@ -6,10 +6,15 @@
  *  1. An epoch has one primary, and never becomes smaller; what carries another epoch than the record's is refused.
  *  2. A pair becomes `duplex` only by a report of the primary of the record's epoch, about a member that is wanted, which knows
  *     the pair's latest revision. So a report that was held up on its way (and whose sender has reported `suspended` since)
- *     changes nothing. Each `suspended` that is recorded makes all reports that were sent before it old.
- *  3. `suspended` is always taken from the primary: a pair that gets worse is never kept waiting.
+ *     changes nothing. Each `suspended` that is recorded makes all reports that were sent before it old. A primary that knows a later
+ *     revision than the record (an older catalog was put back) is not believed either; the record catches up with what else it says.
+ *  3. `suspended` is always taken from the primary: a pair that gets worse is never kept waiting. A storage system that says itself that it
+ *     is behind has it, too.
  *  4. Only a member whose pair is `duplex` becomes primary, unless a person forces another; then no pair stays `duplex`, since the
  *     others hold what the new primary lacks.
+ *     A record that is older than what members know (an older catalog) may be wrong about pairs as well: only force takes it on, past
+ *     the newest epoch that a member has, and then no pair stays `duplex` either.
+ *     So may one be that is older within its epoch: it goes on by itself, past the newest revision that a member has, with no pair `duplex`.
  *  5. A member that has never been copied to does not become primary at all.
  */
 
@@ -40,19 +45,22 @@ export function recordPair(segment: SegmentRecord, report: PairReport): SegmentR
     throw new ControlError('not-found', `${member} is no secondary of ${primary}`);
   }
   const isLatest = report.pairRevision === copy.pairRevision;
+  const isNewer = report.pairRevision > copy.pairRevision;
+  const revision = Math.max(report.pairRevision, copy.pairRevision);
   if (pair === 'suspended') {
-    if (copy.pair === 'suspended' && !isLatest) return segment;
-    return withPair(segment, copy, { pair, reason: reason ?? copy.reason ?? 'unreachable' });
+    if (copy.pair === 'suspended' && !isLatest && !isNewer) return segment;
+    const standing = { pair, reason: reason ?? copy.reason ?? 'unreachable' };
+    return withPair(segment, copy, standing, revision);
   }
   if (copy.wanted !== 'following') {
     throw new ControlError('conflict', `${member} is not to follow ${primary}: a person has suspended it`);
   }
-  if (copy.pair === pair) return segment;
-  if (!isLatest && (pair === 'duplex' || copy.pair === 'duplex')) {
+  if (copy.pair === pair && !isNewer) return segment;
+  if (isNewer ? pair === 'duplex' : !isLatest && (pair === 'duplex' || copy.pair === 'duplex')) {
     const text = `${primary} knows revision ${report.pairRevision} of its pair with ${member}, and it is ${copy.pairRevision}`;
     throw new ControlError('conflict', text);
   }
-  return withPair(segment, copy, { pair, reason: null });
+  return withPair(segment, copy, { pair, reason: null }, revision);
 }
 
 /** A copy that holds nothing yet; the primary brings it up. */
@@ -178,6 +186,44 @@ export function failedOver(
   });
 }
 
+/**
+ * A record that is older than what its members know goes on with the copy that a person has chosen, which may be its primary. Who was
+ * primary of `newestEpoch` may believe in its lease.
+ * @throws ControlError not-found, conflict
+ */
+export function overtaken(segment: SegmentRecord, to: RealVolumeId, newestEpoch: number): SegmentRecord {
+  assert(newestEpoch > segment.epoch, 'members know more than the record');
+  if (primaryOf(segment).realVolume !== to) failoverTarget(segment, to, true);
+  const epoch = newestEpoch as Epoch;
+  const after = promoted({ ...segment, epoch }, to, { isHandedOver: false, isForced: true }, (copy) =>
+    copy.pair === 'suspended'
+      ? { pair: copy.pair, reason: copy.reason }
+      : { pair: 'suspended', reason: copy.role === 'primary' ? 'was-primary' : 'unreachable' },
+  );
+  const copies = after.copies.map((copy) => ({
+    ...copy,
+    pairRevision: copy.pairRevision + UNKNOWN_REVISIONS,
+  }));
+  return { ...after, copies };
+}
+
+/** A record that is older than what its members have been told in this epoch, up to `revision`: what it says of pairs may be wrong. */
+export function caughtUp(segment: SegmentRecord, revision: number): SegmentRecord {
+  const copies = segment.copies.map((copy): CopyRecord => {
+    const pairRevision = copy.pairRevision + UNKNOWN_REVISIONS;
+    if (copy.role === 'primary' || copy.pair === 'suspended') return { ...copy, pairRevision };
+    return { ...copy, pairRevision, pair: 'suspended', reason: 'unreachable' };
+  });
+  return { ...segment, copies, revisionsMissed: Math.max(revision, segment.revisionsMissed ?? 0) };
+}
+
+/** What a storage system holds is older than the record: its secondaries are not in step, until their primaries say so. */
+export function lapsed(segment: SegmentRecord, storage: StorageName): SegmentRecord {
+  const copy = secondariesOf(segment).find((each) => each.storage === storage);
+  if (copy === undefined || copy.pair === 'suspended') return segment;
+  return withPair(segment, copy, { pair: 'suspended', reason: 'unreachable' }, copy.pairRevision);
+}
+
 /** Whether a member may serve as primary of `epoch` for another while. */
 export function leaseHolds(segment: SegmentRecord, member: RealVolumeId, epoch: number): boolean {
   return epoch === segment.epoch && primaryOf(segment).realVolume === member;
@@ -234,6 +280,9 @@ export function secondariesOf(segment: SegmentRecord): CopyRecord[] {
   return segment.copies.filter(({ role }) => role === 'secondary');
 }
 
+/** More than what an older record can have missed, so that it is newer than what members know of pairs. */
+const UNKNOWN_REVISIONS = 2 ** 32;
+
 /** Of one segment, the primary included; a GroupConfig has no more members. */
 export const COPIES_MAX = 16;
 
@@ -284,8 +333,13 @@ interface Standing {
   readonly reason: SuspendReason | null;
 }
 
-function withPair(segment: SegmentRecord, copy: CopyRecord, standing: Standing): SegmentRecord {
-  return changed(segment, copy, { ...standing, pairRevision: copy.pairRevision + 1 });
+function withPair(
+  segment: SegmentRecord,
+  copy: CopyRecord,
+  standing: Standing,
+  revision: number,
+): SegmentRecord {
+  return changed(segment, copy, { ...standing, pairRevision: revision + 1 });
 }
 
 function changed(segment: SegmentRecord, copy: CopyRecord, change: Partial<CopyRecord>): SegmentRecord {

@@ -6,6 +6,7 @@
  * 2. `before` is what the start has told; it stays until `forget`.
  */
 
+import { TokenMap } from '../base/token-map.ts';
 import { EXTENT_BYTES } from '../model/copy-granularity.ts';
 import { assert } from '../model/errors.ts';
 import type { Range } from '../peer-protocol/messages.ts';
@@ -14,12 +15,12 @@ import type { Token } from './effects.ts';
 import type { Marks } from './marks.ts';
 import type { Work } from './work.ts';
 
-const SETTLED_BATCH = 128;
+const SETTLED_BATCH = 64;
 
 export class Journal {
   readonly #core: Core;
   readonly #marks: Marks;
-  readonly #work = new Map<Token, Work>();
+  readonly #work = new TokenMap<Work>();
   #applying = 0;
   #settled: Token[] = [];
   #before: readonly Range[] = [];
@@ -62,14 +63,14 @@ export class Journal {
     assert(operation !== undefined, 'there is something to apply');
     work.isApplying = true;
     work.isJournaled = isJournaled;
-    this.#work.set(token, work);
+    this.#work.add(token, work);
     this.#applying += 1;
     this.#core.emit({ kind: 'apply', token, operation, isJournaled });
   }
 
   applied(token: Token): Work {
     const work = this.#work.get(token);
-    assert(work?.isApplying === true, `operation ${token} is being applied`);
+    assert(work?.isApplying === true, 'what has been applied was being applied');
     work.isApplying = false;
     work.operation = undefined;
     this.#applying -= 1;
@@ -79,11 +80,16 @@ export class Journal {
   settle(work: Work): void {
     assert(!work.isApplying, 'what is settled has been applied');
     work.isSettled = true;
-    this.#work.delete(work.token);
+    this.#work.take(work.token);
     this.#marks.leave(work);
     if (!work.isJournaled) return;
     this.#settled.push(work.token);
     if (this.#settled.length >= SETTLED_BATCH) this.tellSettled();
+  }
+
+  /** What is settled has been told. */
+  get isTold(): boolean {
+    return this.#settled.length === 0;
   }
 
   tellSettled(): void {
@@ -115,7 +121,7 @@ export class Journal {
 
   /** What is unsettled now, to be forgotten later as one. */
   snapshot(): Work[] {
-    return [...this.#work.values()];
+    return this.#work.values();
   }
 
   /** These, and all from before the start, are known elsewhere now, or are equal everywhere. */

@@ -182,7 +182,3 @@ export class Lacks {
     return { offset: start, length: end - start };
   }
 }
-
-export function bytesOf(ranges: readonly Range[]): number {
-  return ranges.reduce((sum, { length }) => sum + length, 0);
-}

@@ -104,10 +104,15 @@ export class Marks {
     for (const range of ranges) this.#leaveRange(range);
   }
 
+  /** More are marked than should be. */
+  get isFull(): boolean {
+    return this.#extents.size > this.#core.limits.hotExtentsMax;
+  }
+
   /** At every tick. */
   sweep(): void {
     const { nowMs, limits } = this.#core;
-    const isFull = this.#extents.size > limits.hotExtentsMax;
+    const { isFull } = this;
     if (this.#isUnmarking || (!isFull && nowMs - this.#sweptMs < Math.min(limits.idleMs, 1000))) return;
     this.#sweptMs = nowMs;
     const idle: Extent[] = [];

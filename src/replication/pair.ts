@@ -10,7 +10,8 @@
 
 import type { SuspendReason } from '../control-protocol/catalog.ts';
 import { assert } from '../model/errors.ts';
-import type { MemberId } from '../peer-protocol/messages.ts';
+import type { MemberId, SecondaryMessage } from '../peer-protocol/messages.ts';
+import type { Core } from './core.ts';
 import type { Token } from './effects.ts';
 import { Flight } from './flight.ts';
 import type { Work } from './work.ts';
@@ -104,6 +105,8 @@ export interface Link {
   readonly sinceAwakeMs: number;
   readonly flight: Flight;
   heartbeatAwakeMs: number;
+  /** When something was heard from there, whatever it was. */
+  heardAwakeMs: number;
   /** Not answered yet; in the order in which they were sent. */
   readonly heartbeats: Heartbeat[];
   /** The last that was answered. */
@@ -115,6 +118,8 @@ export interface Heartbeat {
   readonly sentMs: number;
   readonly sentAwakeMs: number;
 }
+
+type HeartbeatAnswer = Extract<SecondaryMessage, { kind: 'heartbeat-ack' }>;
 
 export class Pair {
   readonly member: MemberId;
@@ -166,6 +171,12 @@ export class Pair {
     this.retryMs = retryMs;
   }
 
+  /** A connection is tried again, after twice as long each time. */
+  retryLater({ nowMs, limits }: Core): void {
+    this.retryAtMs = nowMs + this.retryMs;
+    this.retryMs = Math.min(this.retryMs * 2, limits.retryMaxMs);
+  }
+
   /** What the event makes of it; the only place in which `state` changes. */
   take(event: PairEvent, awakeMs: number): PairState {
     const before = this.state;
@@ -181,6 +192,12 @@ export class Pair {
   /** The record may say, now or soon, that it is duplex. */
   get mayBeInStep(): boolean {
     return this.state !== 'suspended' && this.state !== 'copying';
+  }
+
+  /** Nothing is to be done for it but heartbeats. */
+  get isAtRest(): boolean {
+    if (this.isReportDue || this.isReporting) return false;
+    return this.state === 'duplex' || (this.state === 'suspended' && !this.isWanted);
   }
 
   /** It may lack something that the primary has. */
@@ -211,7 +228,25 @@ export function newLink(session: Token, awakeMs: number, isInDoubt: (work: Work)
     sinceAwakeMs: awakeMs,
     flight: new Flight(isInDoubt),
     heartbeatAwakeMs: Number.NEGATIVE_INFINITY,
+    heardAwakeMs: awakeMs,
     heartbeats: [],
     answeredToken: 0,
   };
+}
+
+/** The heartbeat that the message answers; or what is wrong with it. */
+export function answered(
+  link: Link,
+  { token, received }: HeartbeatAnswer,
+  awakeMs: number,
+): Heartbeat | string {
+  const heartbeat = link.heartbeats.shift();
+  if (heartbeat === undefined || heartbeat.token !== token) return 'it answers a heartbeat that was not sent';
+  if (!link.flight.arrived(received, awakeMs)) return 'it has received what it was not sent';
+  return heartbeat;
+}
+
+/** How long nothing was heard from there, though it was asked. What is asked may queue behind what hosts write: whoever acknowledges that is there. */
+export function silentMs(link: Link, awakeMs: number): number {
+  return awakeMs - Math.max(link.heartbeats[0]?.sentAwakeMs ?? awakeMs, link.heardAwakeMs);
 }

@@ -7,13 +7,14 @@
  * 3. A member is durably one that may be in step before the record is asked to say duplex, until after it says suspended (I3).
  */
 
+import { bytesOf } from '../base/range.ts';
 import type { SuspendReason } from '../control-protocol/catalog.ts';
 import { assert } from '../model/errors.ts';
 import type { MemberId, Range, RefusalCode, SecondaryMessage } from '../peer-protocol/messages.ts';
 import { Copier } from './copier.ts';
 import type { Token } from './effects.ts';
-import { bytesOf } from './lacks.ts';
 import {
+  answered,
   type Link,
   newLink,
   type Pair,
@@ -21,6 +22,7 @@ import {
   type PairState,
   RECORDED_AS,
   type RecordedState,
+  silentMs,
 } from './pair.ts';
 import { Telling } from './telling.ts';
 import type { Work } from './work.ts';
@@ -217,6 +219,8 @@ export class Pairs {
     const pair = this.#pairOf(member, session);
     const link = pair?.link;
     if (pair === undefined || link === undefined) return;
+    const { awakeMs } = this.#options.core;
+    link.heardAwakeMs = awakeMs;
     switch (message.kind) {
       case 'ack': {
         // What has failed there is not acknowledged: it waits for the record, as all that the member lacks.
@@ -227,9 +231,9 @@ export class Pairs {
         break;
       }
       case 'heartbeat-ack': {
-        const heartbeat = link.heartbeats.shift();
-        if (heartbeat === undefined || heartbeat.token !== message.token) {
-          this.lose(pair, 'failed', 'it answers a heartbeat that was not sent');
+        const heartbeat = answered(link, message, awakeMs);
+        if (typeof heartbeat === 'string') {
+          this.lose(pair, 'failed', heartbeat);
           break;
         }
         link.answeredToken = heartbeat.token;
@@ -237,6 +241,8 @@ export class Pairs {
         this.#options.changed();
         break;
       }
+      case 'receiving':
+        break; // that it was heard is all that it says
       case 'fenced':
         if (!this.#options.stale(message.epoch)) this.lose(pair, 'unreachable', 'it has ended the session');
         break;
@@ -274,7 +280,7 @@ export class Pairs {
     const before = this.#transition(pair, 'lost', cause);
     const isLeaving = RECORDED_AS[before] === 'duplex';
     this.#unlink(pair, isLeaving);
-    this.#retryLater(pair);
+    pair.retryLater(this.#options.core);
     if (isLeaving) {
       pair.isRecorded = false;
       pair.isTold = false;
@@ -343,12 +349,6 @@ export class Pairs {
     }
   }
 
-  #retryLater(pair: Pair): void {
-    const { nowMs, limits } = this.#options.core;
-    pair.retryAtMs = nowMs + pair.retryMs;
-    pair.retryMs = Math.min(pair.retryMs * 2, limits.retryMaxMs);
-  }
-
   #unlink(pair: Pair, isBlocking: boolean): void {
     const { link } = pair;
     pair.isFollowing = false;
@@ -364,9 +364,7 @@ export class Pairs {
 
   #lookAfter(pair: Pair, link: Link): void {
     const { core } = this.#options;
-    const oldest = link.heartbeats[0];
-    const isSilent = oldest !== undefined && core.awakeMs - oldest.sentAwakeMs > core.limits.ackMs;
-    if (isSilent || link.flight.isOverdue(core.awakeMs)) {
+    if (silentMs(link, core.awakeMs) > core.limits.ackMs || link.flight.isOverdue(core.awakeMs)) {
       this.lose(pair, 'unreachable', 'no answer in time');
       return;
     }

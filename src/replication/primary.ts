@@ -106,6 +106,13 @@ export class Primary {
     return this.#phase === 'open' && this.#handOver === undefined;
   }
 
+  /** Nothing is under way, and nothing is waited for but the answers to heartbeats. */
+  get isAtRest(): boolean {
+    if (!this.isServing || !this.#writes.isIdle) return false;
+    if (this.#reads.length + this.#changes.length + this.#answers.length > 0) return false;
+    return this.#pairs.every((pair) => pair.isAtRest);
+  }
+
   views(): PairView[] {
     const { core, lacks } = this.#options;
     return this.#pairs.map(({ member, state, copiedBytes }) => {

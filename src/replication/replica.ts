@@ -15,7 +15,7 @@ import { Core } from './core.ts';
 import type { DurableState, Effect, Event, Output, Request, Token } from './effects.ts';
 import { Journal } from './journal.ts';
 import { Lacks } from './lacks.ts';
-import { DEFAULT_LIMITS, isNewerEpoch, type ReplicaLimits } from './limits.ts';
+import { DEFAULT_LIMITS, isNewerEpoch, REST_MS, type ReplicaLimits } from './limits.ts';
 import { Marks } from './marks.ts';
 import { type HandingOver, type HeldRequest, type PairView, Primary } from './primary.ts';
 import { Secondary } from './secondary.ts';
@@ -65,6 +65,14 @@ export class Replica {
   /** Whether a read may be answered from here, this instant. */
   servesNow(nowMs: number): boolean {
     return this.#primary?.servesNow(nowMs) === true;
+  }
+
+  /** A tick that comes so soon after the last would do nothing. */
+  restMs(): number {
+    const { journal, marks } = this.#keep;
+    if (!journal.isTold || marks.isFull) return 0;
+    if (this.#primary === undefined) return REST_MS.secondary;
+    return this.#primary.isAtRest ? REST_MS.primary : 0;
   }
 
   view(): ReplicaView {
@@ -202,7 +210,10 @@ export class Replica {
       answer(true);
       return;
     }
-    if (known === undefined || config.revision > known.config.revision) this.#reconfigure(known, config);
+    // After an older catalog has been put back, revisions begin again with an epoch that nobody has known.
+    const isNews =
+      known === undefined || config.epoch > known.epoch || config.revision > known.config.revision;
+    if (isNews) this.#reconfigure(known, config);
     answer(false);
   }
 

@@ -65,11 +65,11 @@ export class Session implements Owner {
       return;
     }
     if (message.kind === 'heartbeat') {
-      const { token } = message;
-      this.#keep.core.emit({ kind: 'reply', session: this.id, message: { kind: 'heartbeat-ack', token } });
+      const answer = { kind: 'heartbeat-ack', token: message.token, received: this.#lastSeq } as const;
+      this.#keep.core.emit({ kind: 'reply', session: this.id, message: answer });
       return;
     }
-    if (message.seq !== this.#firstSeq + this.#works.length || !this.#receive(message)) this.end();
+    if (message.seq !== this.#lastSeq + 1 || !this.#receive(message)) this.end();
   }
 
   /** The file has been cut; the primary's was before. */
@@ -105,6 +105,10 @@ export class Session implements Owner {
   }
 
   // ── inside ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  get #lastSeq(): number {
+    return this.#firstSeq + this.#works.length - 1;
+  }
 
   /** False: it was not acknowledged. */
   #confirm(confirmed: number): boolean {

@@ -2,6 +2,8 @@
  * Work: an operation from when its range is asked for until it is settled, at a primary or a secondary.
  */
 
+import type { Placed } from '../base/loose-list.ts';
+import type { LockEntry } from '../base/range-lock.ts';
 import type { MemberId, Range } from '../peer-protocol/messages.ts';
 import type { Operation, RequestError, Token } from './effects.ts';
 
@@ -18,7 +20,7 @@ export type WorkKind =
   | 'copy' //    blocks for one member
   | 'message'; // something that only has to be acknowledged
 
-export class Work implements Range {
+export class Work implements Range, Placed {
   readonly kind: WorkKind;
   readonly token: Token;
   readonly owner: Owner;
@@ -30,6 +32,10 @@ export class Work implements Range {
   readonly request: Token;
   /** Of a copy, or of a message to one: for whom. */
   readonly member: MemberId | undefined;
+  /** Among those that are live at a primary. */
+  place = 0;
+  /** Its range, while it is held or waited for. */
+  entry: LockEntry<Work> | undefined;
   /** What is waited for. At zero it is settled. */
   pending = 0;
   /** Extents that are not marked yet. */

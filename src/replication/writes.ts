@@ -10,6 +10,7 @@
  * 4. Nothing settles within a call that goes through pairs or flights: `run`, at the end of the step, does.
  */
 
+import { LooseList } from '../base/loose-list.ts';
 import { RangeLock } from '../base/range-lock.ts';
 import type { MemberId, PrimaryMessage, Range } from '../peer-protocol/messages.ts';
 import type { Core } from './core.ts';
@@ -45,7 +46,7 @@ export class Writes implements Owner {
   readonly #pairs: readonly Pair[];
   readonly #lock = new RangeLock<Work>();
   /** Of hosts, until settled. */
-  readonly #live = new Set<Work>();
+  readonly #live = new LooseList<Work>();
   /** To be looked at by `run`: settled, or lucky to have got its range. */
   readonly #ready: Work[] = [];
   #isOver = false;
@@ -107,7 +108,7 @@ export class Writes implements Owner {
 
   /** False: nothing with that number is waiting. */
   acked(pair: Pair, link: Link, seq: number): boolean {
-    const work = link.flight.acked(seq);
+    const work = link.flight.acked(seq, this.#core.awakeMs);
     if (work === undefined) return false;
     if (work.kind === 'change' && !work.hasFailedHere) this.#lacks.copied(pair.member, work);
     this.release(work);
@@ -178,7 +179,7 @@ export class Writes implements Owner {
   /** `make` gets the number of the message, and up to where all is settled. */
   send(pair: Pair, link: Link, work: Work, make: (seq: number, confirmed: number) => PrimaryMessage): void {
     work.pending += 1;
-    const seq = link.flight.push(work, this.#core.awakeMs + this.#timeLimitMs(work));
+    const seq = this.#push(link, work);
     const message = make(seq, link.flight.confirmed);
     this.#core.emit({ kind: 'send', to: pair.member, session: link.session, message });
   }
@@ -206,7 +207,7 @@ export class Writes implements Owner {
   /** The role is over: hosts look elsewhere, what is unsettled stays in the journal. */
   abandon(): void {
     this.#isOver = true;
-    for (const work of this.#live) {
+    for (const work of this.#live.all()) {
       this.#answer(work, 'shutdown');
       if (work.isApplying) continue;
       if (!work.isStarted) this.#marks.leave(work);
@@ -258,16 +259,17 @@ export class Writes implements Owner {
 
   #sendOperation(pair: Pair, link: Link, work: Work, operation: Operation): void {
     work.pending += 1;
-    const seq = link.flight.push(work, this.#core.awakeMs + this.#timeLimitMs(work));
+    const seq = this.#push(link, work);
     const confirmed = link.flight.confirmed;
     const message = messageOf(operation, seq, confirmed);
     this.#core.emit({ kind: 'send', to: pair.member, session: link.session, message });
   }
 
   /** Heartbeats tell soon enough that a member is gone; its disk may take its time for what is more than a write. */
-  #timeLimitMs(work: Work): number {
-    const { ackMs, slowAckMs } = this.#core.limits;
-    return work.operation?.kind === 'write' && !work.operation.fua ? ackMs : slowAckMs;
+  #push(link: Link, work: Work): number {
+    const { awakeMs, limits } = this.#core;
+    const isQuick = work.operation?.kind === 'write' && !work.operation.fua;
+    return link.flight.push(work, isQuick ? limits.ackMs : limits.slowAckMs, awakeMs + limits.arriveMs);
   }
 
   #finish(work: Work): void {

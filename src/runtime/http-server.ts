@@ -36,6 +36,8 @@ const STATUS: Record<ControlErrorCode, number> = {
 };
 
 const BODY_BYTES_MAX = 1024 * 1024;
+/** How often the lag of the event loop is looked at: each time wakes a process that has nothing to do. */
+const LAG_EVERY_MS = 100;
 
 export interface HttpServerOptions {
   /** Title of the API: `Volary directory`. */
@@ -53,7 +55,7 @@ export type HttpServer = ReturnType<typeof createHttpServer>;
  */
 export function createHttpServer(options: HttpServerOptions) {
   const metrics = new Registry();
-  collectDefaultMetrics({ register: metrics });
+  collectDefaultMetrics({ register: metrics, eventLoopMonitoringPrecision: LAG_EVERY_MS });
   const server = fastify({
     logger: false,
     bodyLimit: BODY_BYTES_MAX,

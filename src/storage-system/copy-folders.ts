@@ -1,5 +1,6 @@
 /** The folders of members below DATA/copies, as what drives a member uses them. */
 
+import { TokenMap } from '../base/token-map.ts';
 import { RealVolumeId } from '../control-protocol/names.ts';
 import { assert } from '../model/errors.ts';
 import type { Range } from '../peer-protocol/messages.ts';
@@ -23,25 +24,25 @@ async function open(path: string, options: Parameters<typeof openCopyFolder>[1])
   const { folder, unsettled, marked, hasLostCache, lacks } = await openCopyFolder(path, options);
   // The rules take these extents as marked, and do not ask for it again. They are: it costs nothing.
   await folder.mark(marked);
-  const slots = new Map<Token, Slot>();
+  const slots = new TokenMap<Slot>();
   return {
     found: {
       ...{ unsettled, marked, hasLostCache },
       lacks: new Map([...lacks].map(([member, bitmap]) => [member, [...bitmap.ranges()]])),
     },
     begun: (token: Token, range: Range) => {
-      slots.set(token, folder.begin(range));
+      slots.add(token, folder.begin(range));
     },
     settled: (tokens) => {
       folder.settle(
         tokens.map((token) => {
-          const slot = slots.get(token);
-          assert(slot !== undefined, `operation ${token} is in the journal`);
-          slots.delete(token);
+          const slot = slots.take(token);
+          assert(slot !== undefined, 'what is settled is in the journal');
           return slot;
         }),
       );
     },
+    writeJournal: () => folder.writeJournal(),
     forgetUnsettled: () => folder.settleEarlier(),
     mark: (extents) => folder.mark(extents),
     unmark: (extents) => folder.unmark(extents),

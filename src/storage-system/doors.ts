@@ -26,7 +26,9 @@ export interface Groups {
   behind(id: RealVolumeId): DoorFile | undefined;
   /** The real volume has failed, or is being deleted: the member is used no more. Its doors are shut. */
   ended(id: RealVolumeId, cause: 'failed' | 'leaving'): Promise<void>;
-  /** It is used again, and may have lost what had not been flushed. */
+  /** It is to be used again, and may have lost what had not been flushed: notes that, durably. @throws StoreError, UsageError */
+  takingBack(id: RealVolumeId): Promise<void>;
+  /** It is used again. */
   takenBack(id: RealVolumeId): Promise<void>;
   /** Its file has this size: before anything is written behind the old one. @throws StoreError */
   resized(id: RealVolumeId, sizeBytes: number): Promise<void>;

@@ -3,15 +3,17 @@
  * question is answered exactly once, at the latest when its deadline has passed.
  *
  * Questions about epochs are put together: a storage system may be primary of thousands of groups, and asks for all of them with
- * one request, about every RENEW_MS of which somebody needs it.
+ * one request, about every RENEW_MS of which somebody needs it. What was refused is asked ever more rarely (Refusals).
  */
 
 import type { DiscardReport, LeaseVerdict, PairReport } from '../control-protocol/copy-groups.ts';
 import type { DirectoryClient } from '../control-protocol/directory-client.ts';
+import { isAway } from '../control-protocol/http-client.ts';
 import { Epoch, type RealVolumeId } from '../control-protocol/names.ts';
 import { ControlError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import { Gate } from '../storage/gate.ts';
+import { Refusals } from './refusals.ts';
 
 /** The directory's API, as far as it is needed here. */
 export type GroupApi = Pick<DirectoryClient, 'reportPair' | 'renewLeases' | 'reportDiscard'>;
@@ -32,6 +34,7 @@ const ANSWER_MS = 1_500;
 const GATHER_MS = 20;
 const REPORTS_AT_ONCE = 16;
 const LEASES_MAX = 10_000;
+const LEASES = 'leases';
 
 const OUTCOMES: Record<LeaseVerdict, RenewOutcome> = {
   granted: 'granted',
@@ -47,6 +50,7 @@ interface Question {
 
 export class GroupDirectory {
   readonly #options: GroupDirectoryOptions;
+  readonly #refusals: Refusals;
   readonly #stopped = new AbortController();
   readonly #reports = new Gate(REPORTS_AT_ONCE);
   #questions: Question[] = [];
@@ -56,16 +60,21 @@ export class GroupDirectory {
 
   constructor(options: GroupDirectoryOptions) {
     this.#options = options;
+    this.#refusals = new Refusals(options.log);
   }
 
   /** Never rejects. */
   report(report: PairReport): Promise<ReportOutcome> {
+    const { member, pair } = report;
     return this.#reports.run(async () => {
+      const asked = JSON.stringify(report);
+      if (this.#refusals.isPaused(member, asked)) return { outcome: 'unreachable' };
       try {
         const { pairRevision } = await this.#options.api.reportPair(report, this.#deadline());
+        this.#refusals.taken(member);
         return { outcome: 'recorded', pairRevision };
       } catch (error) {
-        return { outcome: this.#failure(error, { pair: report.member, to: report.pair }) };
+        return { outcome: this.#failure(error, member, asked, { pair: member, to: pair }) };
       }
     });
   }
@@ -73,9 +82,11 @@ export class GroupDirectory {
   /** For the directory's events: told once, and then it is in the log alone. Never rejects. */
   async discarded(report: DiscardReport): Promise<void> {
     try {
-      await this.#options.api.reportDiscard(report);
+      await this.#options.api.reportDiscard(report, this.#stopped.signal);
     } catch (error) {
-      this.#failure(error, { pair: report.member, discardedBytes: report.bytes });
+      if (!(error instanceof ControlError)) throw error;
+      const about = { pair: report.member, discardedBytes: report.bytes, error: error.message };
+      this.#options.log.debug(about, 'the directory has not heard of what was given up');
     }
   }
 
@@ -113,14 +124,19 @@ export class GroupDirectory {
     const givingWay = [...this.#givingWay].slice(0, LEASES_MAX);
     for (const id of givingWay) this.#givingWay.delete(id);
     const leases = asked.map(({ realVolume, epoch }) => ({ realVolume, epoch }));
+    if (this.#refusals.isPaused(LEASES, '')) {
+      for (const { answer } of asked) answer('unreachable');
+      return; // who gives way says so again with the next question
+    }
     this.#isAsking = true;
     try {
       const { answers } = await this.#options.api.renewLeases({ leases, givingWay }, this.#deadline());
+      this.#refusals.taken(LEASES);
       for (const [index, { answer }] of asked.entries()) {
         answer(OUTCOMES[answers[index] ?? 'later']);
       }
     } catch (error) {
-      const outcome = this.#failure(error, { leases: leases.length });
+      const outcome = this.#failure(error, LEASES, '', { leases: leases.length });
       for (const { answer } of asked) answer(outcome);
     } finally {
       this.#isAsking = false;
@@ -132,9 +148,11 @@ export class GroupDirectory {
     return AbortSignal.any([this.#stopped.signal, AbortSignal.timeout(ANSWER_MS)]);
   }
 
-  #failure(error: unknown, about: object): 'stale-epoch' | 'unreachable' {
+  /** `asked` about `subject` has failed. */
+  #failure(error: unknown, subject: string, asked: string, about: object): 'stale-epoch' | 'unreachable' {
     if (!(error instanceof ControlError)) throw error;
     if (error.code === 'stale-epoch') return 'stale-epoch';
+    if (!isAway(error)) this.#refusals.refused(subject, asked, error, about);
     this.#options.log.debug({ ...about, error: error.message }, 'the directory has not answered for a group');
     return 'unreachable';
   }

@@ -22,6 +22,7 @@ import { type OtherMember, ReplicatedVolume } from './replicated-volume.ts';
 /** The rules, and what they let be seen. */
 export interface ViewedRules extends Rules {
   view(): Pick<ReplicaView, 'serving' | 'pairs'>;
+  restMs(): number;
 }
 
 /** The folder of a member while it is open. */
@@ -59,6 +60,7 @@ export class HeldMember {
   readonly door: DoorFile;
   readonly #parts: HeldMemberParts;
   #closed: Promise<void> | undefined;
+  #tickedMs = Number.NEGATIVE_INFINITY;
 
   constructor(parts: HeldMemberParts) {
     const { id, rules, file, folder, connect, clusterId, directory, keep, onFailed, log } = parts;
@@ -82,6 +84,13 @@ export class HeldMember {
   isServed(epoch: Epoch): boolean {
     const { served } = this.member;
     return served?.epoch === epoch && served.hosts === 'here';
+  }
+
+  /** Time has gone by. There may be thousands, most of them at rest. */
+  tick(nowMs: number): void {
+    if (nowMs - this.#tickedMs < this.#parts.rules.restMs()) return;
+    this.#tickedMs = nowMs;
+    this.member.tick();
   }
 
   view(): GroupView {

@@ -5,7 +5,8 @@
  * Invariants
  *  1. What is told once is answered once, whatever fails; a failure of the folder fails the member, which then goes on from
  *     what is durable, as after a crash.
- *  2. An operation is in the journal before a byte of it is written.
+ *  2. An operation is in the journal before a byte of it is written. So what is to be applied waits for `startAll`, and one write of the
+ *     journal serves all of it.
  *  3. Every other member of the group has a bitmap, also when it lacks nothing: so one that is not there has been lost (Member).
  */
 
@@ -17,9 +18,10 @@ import type { SparseFile } from '../storage/sparse-file.ts';
 
 /** What is kept beside the file. */
 export interface MemberFolder {
-  /** The journal of what is unsettled; in the page cache. */
+  /** The journal of what is unsettled; in the page cache when `writeJournal` returns. */
   begun(token: Token, range: Range): void;
   settled(tokens: readonly Token[]): void;
+  writeJournal(): void;
   /** What was unsettled at the start, and a lost cache; durable when it resolves. The file has been flushed since. */
   forgetUnsettled(): Promise<void>;
   /** The activity log; durable. */
@@ -63,6 +65,8 @@ type DiskEffect = Extract<
   }
 >;
 
+type Apply = Extract<Effect, { readonly kind: 'apply' }>;
+
 const ERRORS: Partial<Record<VolumeErrorCode, RequestError>> = {
   'no-space': 'no-space',
   invalid: 'invalid',
@@ -76,6 +80,8 @@ const ALLOCATED_MAX = 65_536;
 
 export class MemberDisk {
   readonly #options: MemberDiskOptions;
+  /** In the order in which the rules want them. */
+  #applies: Apply[] = [];
   #underWay = 0;
   #whenIdle = Promise.withResolvers<void>();
   /** Payloads that the thread pool is reading. */
@@ -124,8 +130,18 @@ export class MemberDisk {
     }
   }
 
+  /** Starts what is to be applied. What of it has ended at once has been told: there may be new events. */
+  startAll(): void {
+    const applies = this.#applies;
+    if (applies.length === 0) return;
+    this.#applies = [];
+    if (!this.#keep(() => this.#options.folder.writeJournal())) return;
+    for (const { token, operation } of applies) this.#startOne(token, operation);
+  }
+
   /** While the payload is being written: resolves when it is not any more. */
   writing(payload: Buffer): Promise<unknown> | undefined {
+    this.startAll();
     return this.#writing.get(payload);
   }
 
@@ -136,10 +152,16 @@ export class MemberDisk {
 
   // --- the file --------------------------------------------------------------------------------------------
 
-  #apply({ token, operation, isJournaled }: Extract<Effect, { kind: 'apply' }>): void {
-    const { file, folder } = this.#options;
-    if (isJournaled && operation.kind !== 'flush' && !this.#keep(() => folder.begun(token, operation)))
-      return;
+  #apply(effect: Apply): void {
+    const { token, operation, isJournaled } = effect;
+    if (isJournaled && operation.kind !== 'flush') {
+      if (!this.#keep(() => this.#options.folder.begun(token, operation))) return;
+    }
+    this.#applies.push(effect);
+  }
+
+  #startOne(token: Token, operation: Operation): void {
+    const { file } = this.#options;
     try {
       if (operation.kind === 'write' && !operation.fua) {
         const { offset, payload, length } = operation;

@@ -60,6 +60,8 @@ export class MemberLinks {
   readonly #begun = new Map<Token, PrimaryLink | AbortController>();
   /** Sessions that its primary has begun. */
   readonly #received = new Map<Token, SecondaryLink>();
+  /** Those on which something was sent since the last `flush`. */
+  readonly #sentOn: (PrimaryLink | SecondaryLink)[] = [];
   /** Counts those of its primary. */
   #sessions = 0;
 
@@ -80,7 +82,9 @@ export class MemberLinks {
       }
       case 'send': {
         const link = this.#begun.get(effect.session);
-        if (link !== undefined && !(link instanceof AbortController)) link.send(effect.message);
+        if (link === undefined || link instanceof AbortController) break;
+        link.send(effect.message);
+        this.#hasSent(link);
         break;
       }
       case 'welcome': {
@@ -94,13 +98,26 @@ export class MemberLinks {
         this.#received.get(effect.session)?.refuse({ code, epoch, text: REFUSED[code] });
         break;
       }
-      case 'reply':
-        this.#received.get(effect.session)?.send(effect.message);
+      case 'reply': {
+        const link = this.#received.get(effect.session);
+        link?.send(effect.message);
+        if (link !== undefined) this.#hasSent(link);
         break;
+      }
       case 'end-session':
         this.#received.get(effect.session)?.close();
         break;
     }
+  }
+
+  /** What was sent leaves now. */
+  flush(): void {
+    for (const link of this.#sentOn) link.flush();
+    this.#sentOn.length = 0;
+  }
+
+  #hasSent(link: PrimaryLink | SecondaryLink): void {
+    if (!this.#sentOn.includes(link)) this.#sentOn.push(link);
   }
 
   /** A primary has said hello to this member, with its key. */

@@ -12,8 +12,9 @@
  *  3. A request is answered once, and not before the file has done with its payload.
  */
 
+import { TokenMap } from '../base/token-map.ts';
 import type { GroupConfig, HandOver } from '../control-protocol/copy-groups.ts';
-import type { Epoch, RealVolumeId } from '../control-protocol/names.ts';
+import type { RealVolumeId } from '../control-protocol/names.ts';
 import { ControlError, StoreError, VolumeError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import type { LinkEvents, SecondaryLink } from '../peer-protocol/links.ts';
@@ -31,6 +32,7 @@ import type { SparseFile } from '../storage/sparse-file.ts';
 import type { GroupDirectory } from './group-directory.ts';
 import { MemberDisk, type MemberFolder } from './member-disk.ts';
 import { type Connect, MemberLinks, memberOf } from './member-links.ts';
+import { MemberReports } from './member-reports.ts';
 import type { Requests } from './replicated-volume.ts';
 
 /** The rules, as far as they are driven here. */
@@ -88,6 +90,7 @@ export class Member implements Requests {
   readonly #rules: Rules;
   readonly #disk: MemberDisk;
   readonly #links: MemberLinks;
+  readonly #reports: MemberReports;
   #state: 'running' | 'stopping' | 'failed' = 'running';
   #durable: DurableState | undefined;
   #served: Served | undefined;
@@ -96,13 +99,11 @@ export class Member implements Requests {
   #next = 0;
   /** The rules, or their effects, are at work; or something is being made durable. */
   #isBusy = false;
+  #isRunDue = false;
   #keeping: Promise<void> = Promise.resolve();
   #tokens = 0;
-  readonly #requests = new Map<Token, Asked<void>>();
-  readonly #configures = new Map<Token, Asked<boolean>>();
-  /** The highest revision of each pair's record that the rules have been told; and by which events they are yet to be. */
-  readonly #pairRevisions = new Map<string, number>();
-  readonly #recorded = new Map<Event, readonly [member: string, revision: number]>();
+  readonly #requests = new TokenMap<Asked<void>>();
+  readonly #configures = new TokenMap<Asked<boolean>>();
 
   constructor(options: MemberOptions) {
     const { id, rules, file, folder, connect, clusterId, log } = options;
@@ -116,6 +117,14 @@ export class Member implements Requests {
     const isMember = (member: string) => memberOf(config(), member) !== undefined;
     this.#disk = new MemberDisk({ file, folder, isMember, tell, run, failed });
     const sizeBytes = () => file.sizeBytes;
+    this.#reports = new MemberReports({
+      id,
+      directory: options.directory,
+      durable: () => this.#durable,
+      tell,
+      run,
+      log,
+    });
     this.#links = new MemberLinks({ id, connect, clusterId, sizeBytes, config, tell, run, log });
   }
 
@@ -142,9 +151,7 @@ export class Member implements Requests {
 
   start(found: Found): void {
     this.#durable = found.durable;
-    for (const { realVolume, pairRevision } of found.durable?.config.members ?? []) {
-      this.#learn(realVolume, pairRevision);
-    }
+    if (found.durable !== undefined) this.#reports.learnAll(found.durable.config);
     this.#happens({ kind: 'start', nowMs: 0, ...found, lacks: this.#withThoseLost(found) });
   }
 
@@ -188,31 +195,27 @@ export class Member implements Requests {
       }
       const payload = request.kind === 'write' ? request.payload : undefined;
       const token = this.#ask(this.#requests, { resolve, reject, payload });
-      this.#happens({ kind: 'request', nowMs: 0, token, request });
+      this.#tell({ kind: 'request', nowMs: 0, token, request });
+      if (this.#isRunDue) return;
+      this.#isRunDue = true;
+      queueMicrotask(this.#runLater); // with all others that were received together
     });
   }
 
   /** Resolves with whether it is refused, because a newer epoch is known. */
   configure(config: GroupConfig): Promise<boolean> {
-    return new Promise((resolve, reject) => {
-      if (this.#state !== 'running') {
-        reject(new ControlError('unavailable', `${this.id} begins anew`));
-        return;
-      }
-      const token = this.#ask(this.#configures, { resolve, reject });
-      this.#happens({ kind: 'configure', nowMs: 0, token, config });
-    });
+    return this.#askRefusal((token) => ({ kind: 'configure', nowMs: 0, token, config }));
   }
 
   /** The same. */
   handOver({ epoch, to }: HandOver): Promise<boolean> {
+    return this.#askRefusal((token) => ({ kind: 'hand-over', nowMs: 0, token, epoch, to }));
+  }
+
+  #askRefusal(eventOf: (token: Token) => Event): Promise<boolean> {
     return new Promise((resolve, reject) => {
-      if (this.#state !== 'running') {
-        reject(new ControlError('unavailable', `${this.id} begins anew`));
-        return;
-      }
-      const token = this.#ask(this.#configures, { resolve, reject });
-      this.#happens({ kind: 'hand-over', nowMs: 0, token, epoch, to });
+      if (this.#state === 'running') this.#happens(eventOf(this.#ask(this.#configures, { resolve, reject })));
+      else reject(new ControlError('unavailable', `${this.id} begins anew`));
     });
   }
 
@@ -235,11 +238,16 @@ export class Member implements Requests {
     this.#requests.clear();
   }
 
-  #ask<T>(asked: Map<Token, Asked<T>>, asker: Asked<T>): Token {
+  #ask<T>(asked: TokenMap<Asked<T>>, asker: Asked<T>): Token {
     this.#tokens += 1;
-    asked.set(this.#tokens, asker);
+    asked.add(this.#tokens, asker);
     return this.#tokens;
   }
+
+  readonly #runLater = (): void => {
+    this.#isRunDue = false;
+    this.#run();
+  };
 
   // --- steps -----------------------------------------------------------------------------------------------
 
@@ -255,37 +263,45 @@ export class Member implements Requests {
   #run(): void {
     if (this.#isBusy) return;
     this.#isBusy = true;
-    while (this.#state === 'running' && this.#next < this.#events.length) {
-      const event = this.#events[this.#next] as Event;
-      this.#next += 1;
-      const stamped: { nowMs: number } = event;
-      stamped.nowMs = performance.now();
-      this.#learnRevisions(event);
-      const { persist, effects } = this.#rules.step(event);
-      if (persist !== undefined) {
-        this.#keeping = this.#keep(persist, effects);
-        return;
+    try {
+      this.#stepAll();
+    } catch (error) {
+      // Our own mistake ends the process, whosever promise this is within; nothing is done on top of it meanwhile.
+      setImmediate(() => {
+        throw error;
+      });
+    }
+  }
+
+  #stepAll(): void {
+    for (;;) {
+      while (this.#state === 'running' && this.#next < this.#events.length) {
+        if (this.#step(this.#events[this.#next++] as Event)) return;
       }
-      this.#carryOutAll(effects);
+      this.#links.flush(); // the others begin while this one writes
+      if (this.#state !== 'running') break;
+      this.#disk.startAll();
+      if (this.#next === this.#events.length) break;
     }
     this.#events = [];
     this.#next = 0;
     this.#isBusy = false;
   }
 
-  /** A report says what was known when the rules made it, and not what has come since. */
-  #learnRevisions(event: Event): void {
-    if (event.kind === 'configure') {
-      for (const { realVolume, pairRevision } of event.config.members) this.#learn(realVolume, pairRevision);
-    } else if (event.kind === 'reported') {
-      const recorded = this.#recorded.get(event);
-      this.#recorded.delete(event);
-      if (recorded !== undefined) this.#learn(...recorded);
+  /** True: something is being made durable, and all else waits. */
+  #step(event: Event): boolean {
+    const stamped: { nowMs: number } = event;
+    stamped.nowMs = performance.now();
+    if (event.kind === 'configure') this.#reports.learnAll(event.config);
+    else if (event.kind === 'reported') this.#reports.learnFrom(event);
+    const { persist, effects } = this.#rules.step(event);
+    if (persist === undefined) {
+      this.#carryOutAll(effects);
+      return false;
     }
-  }
-
-  #learn(member: string, revision: number): void {
-    this.#pairRevisions.set(member, Math.max(revision, this.#pairRevisions.get(member) ?? 0));
+    this.#disk.startAll();
+    this.#keeping = this.#keep(persist, effects);
+    return true;
   }
 
   /** First what is to be durable, then the effects; still busy meanwhile. */
@@ -346,26 +362,20 @@ export class Member implements Requests {
         break;
       case 'configured':
       case 'handed-over': {
-        const asked = this.#configures.get(effect.token);
-        this.#configures.delete(effect.token);
-        asked?.resolve(effect.isRefused);
+        this.#configures.take(effect.token)?.resolve(effect.isRefused);
         break;
       }
       case 'serve':
         this.#served = effect;
         this.#options.onServe(effect);
         break;
-      case 'told':
-        this.#told(effect);
-        break;
       default:
-        this.#askDirectory(effect);
+        this.#reports.carryOut(effect);
     }
   }
 
   #answer(token: Token, error: RequestError | undefined): void {
-    const asked = this.#requests.get(token);
-    this.#requests.delete(token);
+    const asked = this.#requests.take(token);
     if (asked === undefined) return;
     if (error === undefined) {
       asked.resolve();
@@ -376,65 +386,6 @@ export class Member implements Requests {
     const reject = () => asked.reject(new VolumeError(error, TEXTS[error]));
     if (writing === undefined) reject();
     else void writing.then(reject);
-  }
-
-  #askDirectory(effect: Extract<Effect, { kind: 'report' | 'renew' | 'give-way' }>): void {
-    const { directory } = this.#options;
-    switch (effect.kind) {
-      case 'report':
-        void this.#report(effect);
-        break;
-      case 'renew': {
-        const { token } = effect;
-        void directory.renew(this.id, effect.epoch).then((outcome) => {
-          this.#happens({ kind: 'renewed', nowMs: 0, token, outcome });
-        });
-        break;
-      }
-      case 'give-way':
-        directory.giveWay(this.id);
-        break;
-    }
-  }
-
-  async #report({ token, member, epoch, pair, reason }: Extract<Effect, { kind: 'report' }>): Promise<void> {
-    const { outcome, pairRevision } = await this.#options.directory.report({
-      ...{ primary: this.id, epoch: epoch as Epoch, member: member as RealVolumeId, pair, reason },
-      pairRevision: this.#pairRevisions.get(member) ?? 0,
-    });
-    const event: Event = { kind: 'reported', nowMs: 0, token, outcome };
-    if (pairRevision !== undefined) this.#recorded.set(event, [member, pairRevision]);
-    this.#happens(event);
-  }
-
-  #told({ what }: Extract<Effect, { kind: 'told' }>): void {
-    const { log } = this.#options;
-    const about = { realVolume: this.id, volume: this.config?.volume };
-    switch (what.kind) {
-      case 'pair': {
-        const { member, from, to, cause } = what;
-        log.info({ ...about, pair: member, from, to, cause }, 'pair changed');
-        break;
-      }
-      case 'role': {
-        const { from, to, epoch, cause } = what;
-        log.info({ ...about, from, to, epoch, cause }, 'role changed');
-        break;
-      }
-      case 'discarded':
-        log.warn(
-          { ...about, pair: what.member, bytes: what.bytes },
-          'a member that came back has given up what it had written alone',
-        );
-        void this.#options.directory.discarded({
-          ...{ primary: this.id, epoch: (this.#durable?.epoch ?? 1) as Epoch },
-          ...{ member: what.member as RealVolumeId, bytes: what.bytes },
-        });
-        break;
-      case 'copied':
-        log.info({ ...about, pair: what.member, bytes: what.bytes }, 'copied');
-        break;
-    }
   }
 
   /** As if it had crashed: nothing is begun any more, nobody hears anything. */

@@ -228,16 +228,20 @@ export class Members implements Groups {
     await this.#attempt(id, () => this.#options.folders.remove(id));
   }
 
-  async takenBack(id: RealVolumeId): Promise<void> {
+  async takingBack(id: RealVolumeId): Promise<void> {
     const { table, folders, realVolumes } = this.#options;
-    const durable = table.members().get(id);
-    if (durable === undefined) return;
-    await this.#attempt(id, async () => {
-      const folder = await folders.open(id, realVolumes.view(id).sizeBytes, false);
-      folder.loseCache(); // in case that the process ended before this could be said
+    if (!table.members().has(id)) return;
+    const folder = await folders.open(id, realVolumes.view(id).sizeBytes, false);
+    try {
+      folder.loseCache(); // the failure may have kept it from being said, or the end of the process
+    } finally {
       await folder.close(false);
-      await this.#startOrLeave(id, durable);
-    });
+    }
+  }
+
+  async takenBack(id: RealVolumeId): Promise<void> {
+    const durable = this.#options.table.members().get(id);
+    if (durable !== undefined) await this.#startOrLeave(id, durable);
   }
 
   async resized(id: RealVolumeId, sizeBytes: number): Promise<void> {
@@ -369,8 +373,9 @@ export class Members implements Groups {
   }
 
   #tick(): void {
-    for (const [id, { member }] of this.#members) {
-      member.tick();
+    const nowMs = performance.now();
+    for (const [id, held] of this.#members) {
+      held.tick(nowMs);
       if (this.#isAlone(id)) void this.#dropSoon(id);
     }
     if (this.#members.size > 0) return;

@@ -1,6 +1,6 @@
 /**
  * RealVolumeTable: what the storage system must not forget, in DATA/meta.db: a row for each real volume, one for each that is
- * a member of a copy group, and the cluster that it has joined.
+ * a member of a copy group, the cluster that it has joined, and which lives it has had.
  *
  * Invariants
  * 1. Memory and the store hold the same: memory is changed after the store has been, durably, in the same turn. Failures alone
@@ -23,6 +23,7 @@ import {
   type MetadataStoreOptions,
   openMetadataStore,
 } from '../storage/metadata-store.ts';
+import type { InstanceState } from './instance.ts';
 import {
   changed,
   type Failure,
@@ -58,6 +59,10 @@ const migrations = [
      real_volume TEXT PRIMARY KEY REFERENCES real_volumes (id) ON DELETE CASCADE,
      state       TEXT NOT NULL
    ) STRICT, WITHOUT ROWID;`,
+  `CREATE TABLE instance (
+     one   INTEGER PRIMARY KEY CHECK (one = 1),
+     state TEXT NOT NULL
+   ) STRICT;`,
 ];
 
 const STORE: MetadataStoreOptions = { applicationId: 0x564c5353, migrations }; // "VLSS"
@@ -223,6 +228,19 @@ export class RealVolumeTable {
     assert(this.#clusterId === undefined, 'a storage system joins one cluster');
     this.#store.run('INSERT INTO cluster (one, id) VALUES (1, ?)', id);
     this.#clusterId = id;
+  }
+
+  /** Which lives the folder has had (instance.ts); undefined: none that is known. */
+  instance(): InstanceState | undefined {
+    const [row] = this.#store.read<{ state: string }>('SELECT state FROM instance');
+    return row === undefined ? undefined : (JSON.parse(row.state) as InstanceState);
+  }
+
+  /** @throws StoreError */
+  keepInstance(state: InstanceState): void {
+    const sql =
+      'INSERT INTO instance (one, state) VALUES (1, ?) ON CONFLICT DO UPDATE SET state = excluded.state';
+    this.#store.run(sql, JSON.stringify(state));
   }
 
   close(): void {

@@ -17,7 +17,7 @@
  */
 
 import type { AccessKey, Epoch, RealVolumeId, VolumeName } from '../control-protocol/names.ts';
-import type { RealVolumeState } from '../control-protocol/storage-api.ts';
+import type { ChangeRealVolume, RealVolumeState } from '../control-protocol/storage-api.ts';
 import { assert, ControlError } from '../model/errors.ts';
 
 /**
@@ -185,4 +185,16 @@ function withFailure(before: RealVolume, { cause, reason }: Failure): RealVolume
   if (before.failure === null) return { ...before, failure: { cause, reason } };
   const isWorse = cause === 'writes-lost' && before.failure.cause !== cause;
   return isWorse ? { ...before, failure: { ...before.failure, cause } } : before;
+}
+
+/** What is asked for, but its size. The epoch first: who carries an older one is refused before anything else is looked at. */
+export function eventsOf(before: RealVolume, wanted: ChangeRealVolume): RealVolumeEvent[] {
+  const { epoch, volume, access } = wanted;
+  const events: RealVolumeEvent[] = [];
+  if (epoch !== undefined) events.push({ kind: 'epoch-raised', epoch });
+  if (volume !== undefined && volume !== before.volume) {
+    events.push(volume === null ? { kind: 'released' } : { kind: 'given', volume });
+  }
+  if (access !== undefined) events.push({ kind: access });
+  return events;
 }

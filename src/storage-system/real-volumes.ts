@@ -26,7 +26,7 @@ import type { DoorFile, EpochDoor } from './epoch-door.ts';
 import { controlErrorOf, mayPass } from './errors.ts';
 import { checkFile, tooShort } from './file-check.ts';
 import { type HeldFile, OpenVolumes } from './open-volumes.ts';
-import { changed, conditionOf, type Failure, type RealVolume, type RealVolumeEvent } from './real-volume.ts';
+import { changed, conditionOf, eventsOf, type Failure, type RealVolume } from './real-volume.ts';
 import type { RealVolumeTable } from './real-volume-table.ts';
 import { Turns } from './turns.ts';
 
@@ -307,7 +307,10 @@ export class RealVolumes {
       await this.#groups?.resized(id, sizeBytes);
       this.#sizeChanged(id, sizeBytes);
     } catch (error) {
-      if (file.state === 'ok') await file.resize(before);
+      if (file.state === 'ok') {
+        await file.resize(before);
+        await this.#groups?.resized(id, before);
+      }
       throw error;
     }
   }
@@ -328,6 +331,7 @@ export class RealVolumes {
       throw new ControlError('conflict', `real volume ${id} cannot be taken back: ${trouble}`);
     }
     await rereadFromDisk(this.#options.fileOf(id));
+    await this.#groups?.takingBack(id);
     const before = this.#there(id);
     this.#told(before, this.#table.change(id, [{ kind: 'accepted' }]), `taken back after: ${failure.reason}`);
     await this.#groups?.takenBack(id);
@@ -434,16 +438,4 @@ export class RealVolumes {
 
 function isThere(realVolume: RealVolume): boolean {
   return !realVolume.isLeaving;
-}
-
-/** The epoch first: who carries an older one is refused before anything else is looked at. */
-function eventsOf(before: RealVolume, wanted: ChangeRealVolume): RealVolumeEvent[] {
-  const { epoch, volume, access } = wanted;
-  const events: RealVolumeEvent[] = [];
-  if (epoch !== undefined) events.push({ kind: 'epoch-raised', epoch });
-  if (volume !== undefined && volume !== before.volume) {
-    events.push(volume === null ? { kind: 'released' } : { kind: 'given', volume });
-  }
-  if (access !== undefined) events.push({ kind: access });
-  return events;
 }

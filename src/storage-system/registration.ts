@@ -1,15 +1,16 @@
 /**
  * Registration: the storage system tells the directory that it is there, again and again, and at once when something has
- * changed. It serves on whatever comes of that.
+ * changed. It serves on whatever comes of that, unless another process has its name.
  *
  *   unknown -> registered          the first answer; the cluster is joined, once, durably
- *   unknown, registered -> refused  another cluster, or the name belongs to another data folder
+ *   unknown, registered -> refused  another cluster; or the name belongs to another data folder, or another process with a copy of it
  *   refused -> registered          the directory that it belongs to is back
  *
  * Invariants
  * 1. A storage system that has joined a cluster never reports to another as its own: the report says which it has
  *    joined, and an answer from another counts as a refusal.
- * 2. One report is under way at a time; changes that come meanwhile are told by the next one.
+ * 2. Once its own directory says that the name is another's, it is not to serve any more: `onLost`.
+ * 3. One report is under way at a time; changes that come meanwhile are told by the next one.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -25,6 +26,9 @@ export interface RegistrationOptions {
   readonly report: () => Promise<StorageReport>;
   /** Keeps, durably, which cluster has been joined. */
   readonly joinCluster: (clusterId: string) => void;
+  /** The directory has taken what was reported. */
+  readonly onTaken: (report: StorageReport, number: number | undefined) => void;
+  readonly onLost: (refusal: ControlError) => void;
   readonly log: Log;
 }
 
@@ -61,17 +65,19 @@ export class Registration {
   }
 
   /**
-   * The first report, and from then on all others. A directory that is away, or takes long to answer, is not waited for.
+   * The first report, and from then on all others. A directory that is away, or takes long to answer, is not waited for; nor is
+   * one that was not heard of a moment ago (`patience: 'none'`).
    * @throws ControlError `wrong-cluster` or `wrong-identity`
    */
-  async start(): Promise<void> {
+  async start(patience: 'some' | 'none'): Promise<void> {
     const first = this.#report();
     this.#reporting = first.then(() => this.#scheduleNext());
     const waiting = new AbortController();
-    const patience = sleep(FIRST_ANSWER_MS, undefined, { signal: waiting.signal });
-    const refusal = await Promise.race([first, patience]);
+    const limitMs = patience === 'some' ? FIRST_ANSWER_MS : 0;
+    const limit = sleep(limitMs, undefined, { signal: waiting.signal });
+    const refusal = await Promise.race([first, limit]);
     waiting.abort();
-    await Promise.allSettled([patience]); // aborted, mostly
+    await Promise.allSettled([limit]); // aborted, mostly
     if (refusal !== undefined) throw refusal;
   }
 
@@ -108,9 +114,10 @@ export class Registration {
     this.#hasChanged = false;
     try {
       const told = await report();
-      const { clusterId, leaseMs } = await directory.reportStorage(name, told, signal);
+      const { clusterId, leaseMs, instanceNumber } = await directory.reportStorage(name, told, signal);
       if (told.clusterId === null) this.#options.joinCluster(clusterId);
       else if (told.clusterId !== clusterId) throw wrongCluster(told.clusterId, clusterId);
+      this.#options.onTaken(told, instanceNumber);
       this.#retryMs = leaseMs / 3;
       this.#becomes('registered', undefined);
       return undefined;
@@ -119,7 +126,9 @@ export class Registration {
       if (signal.aborted) return undefined;
       this.#retryMs = this.#trouble === undefined ? RETRY_MS : Math.min(this.#retryMs * 2, RETRY_MS_MAX);
       this.#becomes(isRefusal(error) ? 'refused' : this.#standing, error);
-      return isRefusal(error) ? error : undefined;
+      if (!isRefusal(error)) return undefined;
+      if (error.code === 'wrong-identity') this.#options.onLost(error);
+      return error;
     }
   }
 

@@ -118,9 +118,13 @@ export class ReplicatedVolume implements Volume {
     return this.#hosts !== 'here' || this.#file.mayHaveHoles(offset, length);
   }
 
-  async write(offset: number, source: Buffer, start: number, length: number, fua: boolean): Promise<void> {
-    this.#check(offset, length);
-    await inPieces(length, WRITE_BYTES_MAX, (at, pieceLength) => {
+  write(offset: number, source: Buffer, start: number, length: number, fua: boolean): Promise<void> {
+    try {
+      this.#check(offset, length);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    return inPieces(length, WRITE_BYTES_MAX, (at, pieceLength) => {
       const payload = source.subarray(start + at, start + at + pieceLength);
       const request = { kind: 'write', offset: offset + at, length: pieceLength, fua, payload } as const;
       return this.#change(request, (volume) =>
@@ -186,12 +190,32 @@ export class ReplicatedVolume implements Volume {
     }, operation);
   }
 
+  /** The path of every write: without a detour while hosts are served here. */
   #change(request: Request, through: (volume: Volume) => Promise<void>): Promise<void> {
-    return this.#run(() => this.#requests.request(request), through);
+    const here = () => this.#requests.request(request);
+    if (this.#hosts !== 'here') return this.#run(here, through);
+    const epoch = this.#epoch;
+    this.#underWay += 1;
+    return here().then(this.#ended, (error: unknown) => {
+      if (!isShutdown(error) || this.#hosts === 'here') {
+        this.#ended();
+        throw error;
+      }
+      return this.#run(here, through, epoch).finally(this.#ended);
+    });
   }
 
-  async #run<T>(here: () => Promise<T>, through: (volume: Volume) => Promise<T>): Promise<T> {
-    const epoch = this.#epoch;
+  readonly #ended = (): void => {
+    this.#underWay -= 1;
+    if (this.#underWay === 0 && this.#isClosing) setImmediate(this.#closed.resolve); // behind the answers
+  };
+
+  /** `epoch`: of when it came. */
+  async #run<T>(
+    here: () => Promise<T>,
+    through: (volume: Volume) => Promise<T>,
+    epoch = this.#epoch,
+  ): Promise<T> {
     this.#underWay += 1;
     try {
       for (;;) {
@@ -219,8 +243,7 @@ export class ReplicatedVolume implements Volume {
         if (this.#isClosing) throw new VolumeError('shutdown', 'the volume is being closed');
       }
     } finally {
-      this.#underWay -= 1;
-      if (this.#underWay === 0 && this.#isClosing) setImmediate(this.#closed.resolve); // behind the answers
+      this.#ended();
     }
   }
 
@@ -247,7 +270,7 @@ export class ReplicatedVolume implements Volume {
 
   #check(offset: number, length: number): void {
     if (this.#isClosing) throw new VolumeError('shutdown', 'the volume is being closed');
-    assert(offset >= 0 && length >= 0, `[${offset}, ${offset} + ${length}) is no range`);
+    if (!(offset >= 0 && length >= 0)) assert(false, `[${offset}, ${offset} + ${length}) is no range`);
     if (offset + length <= this.sizeBytes) return;
     throw new VolumeError('invalid', `the volume ends at ${this.sizeBytes}`, { offset: this.sizeBytes });
   }

@@ -6,7 +6,7 @@
  *   DATA/volumes/ID.raw        one raw sparse file a real volume, nothing else in it
  *   DATA/copies/ID/            Members: what one that is of a copy group keeps beside
  *
- * Started: folder, metadata, check of the files, members of copy groups, NBD, peers, HTTP, directory. Stopped: directory, HTTP, peers,
+ * Started: folder, metadata, the directory's leave (claim-name.ts), check of the files, members of copy groups, NBD, peers, HTTP, directory. Stopped: directory, HTTP, peers,
  * changes under way, NBD (which answers and flushes), members, files, metadata, folder.
  */
 
@@ -14,6 +14,7 @@ import type { StorageReport } from '../control-protocol/directory-api.ts';
 import { DirectoryClient } from '../control-protocol/directory-client.ts';
 import type { SiteName, StorageName } from '../control-protocol/names.ts';
 import type { RealVolumeState } from '../control-protocol/storage-api.ts';
+import type { ControlError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 import { formatListenUri } from '../model/nbd-uri.ts';
 import type { Service } from '../model/service.ts';
@@ -26,11 +27,13 @@ import { createHttpServer } from '../runtime/http-server.ts';
 import { listenHttp, listenNbd } from '../runtime/listen.ts';
 import { type DataFolder, openDataFolder } from '../storage/data-folder.ts';
 import { folderSpace } from '../storage/folder-space.ts';
+import { claimName } from './claim-name.ts';
 import { copyFolders } from './copy-folders.ts';
 import { exportsOf } from './exports.ts';
 import { GroupDirectory } from './group-directory.ts';
+import { Instance } from './instance.ts';
 import { addManagement } from './management.ts';
-import { Members } from './members.ts';
+import { type MemberFolders, Members } from './members.ts';
 import { addMetrics, copiesOf, type Figures } from './metrics.ts';
 import { RealVolumeTable } from './real-volume-table.ts';
 import { RealVolumes } from './real-volumes.ts';
@@ -50,6 +53,8 @@ export interface StorageSystemOptions {
   readonly directoryUrl: string;
   /** Of all real volumes together; without it, what the file system has in all. */
   readonly capacityBytes?: number;
+  /** The data folder was put back from a backup, and is to be used though it is older than what was there. */
+  readonly isRestored?: boolean;
   /** The host that others are told, instead of the one that is listened on. */
   readonly advertise?: string;
   /** Of the machine, which has another one when its page cache has gone (default: as the kernel says). */
@@ -71,10 +76,13 @@ export async function startStorageSystem(options: StorageSystemOptions): Promise
   const undo: Undo[] = [];
   const stop = () => undoAll(undo);
   try {
-    const ready = await start(options, undo);
+    const lost = Promise.withResolvers<never>();
+    lost.promise.catch(() => undefined); // whoever runs it is told; nobody has to
+    const ready = await start(options, undo, lost.reject);
     let stopping: Promise<void> | undefined;
     return {
       ready,
+      lost: lost.promise,
       stop: () => {
         stopping ??= stop();
         return stopping;
@@ -99,7 +107,11 @@ async function undoAll(undo: Undo[]): Promise<void> {
   if (failures.length > 0) throw failures[0];
 }
 
-async function start(options: StorageSystemOptions, undo: Undo[]): Promise<Service['ready']> {
+async function start(
+  options: StorageSystemOptions,
+  undo: Undo[],
+  onLost: (refusal: ControlError) => void,
+): Promise<Service['ready']> {
   const { name, log } = options;
   const data = await openDataFolder(options.dataFolder, { role: 'storage', name });
   undo.push(() => data.close());
@@ -108,6 +120,13 @@ async function start(options: StorageSystemOptions, undo: Undo[]): Promise<Servi
   await refuseLostMetadata(tablePath, volumes);
   const table = new RealVolumeTable(tablePath);
   undo.push(() => table.close());
+  const directory = new DirectoryClient(options.directoryUrl);
+  const instance = new Instance({ table, place: data.place, log, nowMs: () => performance.now() });
+  const folders = copyFolders(data.file('copies'), options.bootId);
+  const isHeard = await claimName({
+    ...{ name, id: data.id, clusterId: table.clusterId, instance, directory, log },
+    forget: options.isRestored === true ? () => forgetAll(folders) : undefined,
+  });
   const allocated = await putInOrder(table, volumes, log);
   const capacityBytes = options.capacityBytes ?? folderSpace(volumes.path).totalBytes;
 
@@ -120,11 +139,10 @@ async function start(options: StorageSystemOptions, undo: Undo[]): Promise<Servi
     },
     onFailures: () => registration?.changed(),
   });
-  const directory = new DirectoryClient(options.directoryUrl);
   const groups = new GroupDirectory({ api: directory, log });
   const members = new Members({
     ...{ table, realVolumes, directory: groups, log },
-    folders: copyFolders(data.file('copies'), options.bootId),
+    folders,
     rulesOf: (id) => new Replica({ id }),
     connect: (address, hello, signal) => connectToPeer({ address, hello, timeoutMs: CONNECT_MS, signal }),
   });
@@ -143,26 +161,34 @@ async function start(options: StorageSystemOptions, undo: Undo[]): Promise<Servi
     isThere: (id) => realVolumes.get(id) !== undefined,
   });
 
-  const parts: Parts = { options, data, table, realVolumes, members, usage, capacityBytes };
+  const parts: Parts = { options, data, table, instance, realVolumes, members, usage, capacityBytes };
   const places = await listen(parts, nbd, () => registration, undo);
   registration = new Registration({
     ...{ name, log, directory },
     report: () => reportOf(parts, places),
     joinCluster: (clusterId) => table.joinCluster(clusterId),
+    onTaken: ({ instance: claim }, number) => claim && instance.taken(claim, number),
+    onLost,
   });
   undo.push(() => members.stopSoon());
   undo.push(() => registration?.stop());
-  await registration.start();
+  await registration.start(isHeard ? 'some' : 'none');
   const { uri, manage } = places;
   const peer = formatSocketAddress(places.peer);
   log.info({ storage: name, uri, peer, manage, realVolumes: table.count }, 'storage system ready');
   return { document: { ready: true, uri, peer, manage }, sentence: `ready ${uri}` };
 }
 
+/** What members know of one another is not true any more: each is as one whose machine has lost what it had not flushed, everywhere. */
+async function forgetAll(folders: MemberFolders): Promise<void> {
+  for (const id of await folders.ids()) await folders.remove(id);
+}
+
 interface Parts {
   readonly options: StorageSystemOptions;
   readonly data: DataFolder;
   readonly table: RealVolumeTable;
+  readonly instance: Instance;
   readonly realVolumes: RealVolumes;
   readonly members: Members;
   readonly usage: Usage;
@@ -217,12 +243,13 @@ function portOf(uri: string): number {
 }
 
 async function reportOf(parts: Parts, places: Places): Promise<StorageReport> {
-  const { options, data, table, realVolumes, members, usage, capacityBytes } = parts;
+  const { options, data, table, instance, realVolumes, members, usage, capacityBytes } = parts;
   realVolumes.keepFailures();
   return {
     ...{ site: options.site, id: data.id, folder: data.path, capacityBytes },
     ...{ nbd: places.nbd, peer: places.peer, manage: places.manage },
     clusterId: table.clusterId ?? null,
+    instance: instance.claim(),
     realVolumes: table.count,
     usedBytes: await usage.usedBytes(),
     failed: [...realVolumes.failed(), ...members.failed()].slice(0, FAILED_TOLD_MAX),

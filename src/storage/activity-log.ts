@@ -131,6 +131,7 @@ export class ActivityLog {
   /** See invariant 3. An extent where something was unsettled when the log was opened stays marked until `settleEarlier`. @throws StoreError */
   async unmark(extents: readonly number[]): Promise<void> {
     this.#check();
+    this.#journal.write(); // what was settled there is so in the file before the mark goes
     for (const extent of extents) {
       this.#marked.delete(extent);
       if (this.#unsettled.has(rangeOf(extent))) {
@@ -143,7 +144,7 @@ export class ActivityLog {
     this.#map.write(this.#fd, TWIN_HEADER_BYTES);
   }
 
-  /** An operation on the range, whose extents are marked, is about to be applied. @throws StoreError: it must not be */
+  /** An operation on the range, whose extents are marked, is about to be applied: after `writeJournal`. @throws StoreError: it must not be */
   begin(range: Range): Slot {
     this.#check();
     const end = Math.min(range.offset + range.length, this.#sizeBytes);
@@ -157,6 +158,12 @@ export class ActivityLog {
   settle(slots: readonly Slot[]): void {
     assert(!this.#isClosed, AFTER_ITS_END);
     this.#journal.settle(slots);
+  }
+
+  /** What `begin` and `settle` have changed is in the journal from now on. @throws StoreError */
+  writeJournal(): void {
+    this.#check();
+    this.#journal.write();
   }
 
   /**
@@ -223,6 +230,7 @@ export class ActivityLog {
   }
 
   async #leaveClean(): Promise<void> {
+    this.#journal.write();
     await this.#syncFile(this.#journalFd);
     const unsettled = new BlockBitmap(this.#sizeBytes, EXTENT_BYTES);
     for (const range of this.#journal.ranges()) unsettled.set(range);

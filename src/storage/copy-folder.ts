@@ -102,14 +102,19 @@ export class CopyFolder {
     await this.#log.unmark(extents);
   }
 
-  /** An operation is about to be applied, in marked extents. When it throws, nothing may be applied. */
+  /** An operation is about to be applied, in marked extents: not before `writeJournal`, and not at all when it throws. */
   begin(range: Range): Slot {
     return this.#log.begin(range);
   }
 
-  /** These are settled: their ranges need not be known after a crash. Each slot once; many at once are cheaper. */
+  /** These are settled: their ranges need not be known after a crash. Each slot once; in the journal from the next `writeJournal` on. */
   settle(slots: readonly Slot[]): void {
     this.#log.settle(slots);
+  }
+
+  /** All that has begun, or was settled, since the last time is in the journal when it returns. When it throws, nothing of it may be applied. */
+  writeJournal(): void {
+    this.#log.writeJournal();
   }
 
   /**

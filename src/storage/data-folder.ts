@@ -12,11 +12,21 @@
  */
 
 import { randomUUID } from 'node:crypto';
-import { closeSync, constants, ftruncateSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  writeSync,
+} from 'node:fs';
 import { join, resolve } from 'node:path';
 import { jsonObjectOf } from '../base/json-object.ts';
 import { EWOULDBLOCK, LOCK_EX, LOCK_NB, lockFile } from '../base/syscalls.ts';
 import { assert, UsageError } from '../model/errors.ts';
+import { readBootId } from './boot-id.ts';
 import { folderErrorOf } from './errors.ts';
 import { prepareFolder } from './folder-space.ts';
 import { NEW_SUFFIX, readWholeFile, replaceFile } from './replace-file.ts';
@@ -44,11 +54,20 @@ export interface DataFolderOwner {
   readonly name: string;
 }
 
+/** Where a folder lies, however it is called: a copy lies elsewhere. */
+export interface FolderPlace {
+  /** The lock that is held: who has held it before, has ended. Of this life of the machine. */
+  readonly lock: string;
+  /** The same folder, also after the machine has been started again. */
+  readonly file: string;
+}
+
 export interface DataFolder {
   /** Absolute. */
   readonly path: string;
   /** A UUID, made with the folder. */
   readonly id: string;
+  readonly place: FolderPlace;
   /** The path of a file of that plain name in the folder. */
   file(name: string): string;
   /** Lets go of the lock; the files in the folder are to be closed by then. */
@@ -83,11 +102,13 @@ async function refuseSomebodysOwn(folder: string): Promise<void> {
 class LockedFolder implements DataFolder {
   readonly path: string;
   readonly id: string;
+  readonly place: FolderPlace;
   #lock: number | undefined;
 
   constructor(path: string, id: string, lock: number) {
     this.path = path;
     this.id = id;
+    this.place = placeOf(lock);
     this.#lock = lock;
   }
 
@@ -146,6 +167,11 @@ function writePid(fd: number): void {
 function holderOf(path: string): string {
   const pid = /^(\d+)\n$/.exec(readFileSync(path, 'latin1').slice(0, PID_BYTES_MAX))?.[1];
   return pid === undefined ? 'another process' : `process ${pid}`;
+}
+
+function placeOf(lock: number): FolderPlace {
+  const { dev, ino, birthtimeNs } = fstatSync(lock, { bigint: true });
+  return { lock: `${readBootId()}:${dev}:${ino}`, file: `${ino}:${birthtimeNs}` };
 }
 
 // ── identity ───────────────────────────────────────────────────────────────────────────────────────────────

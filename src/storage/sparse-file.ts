@@ -419,7 +419,7 @@ export class SparseFile implements Volume {
   }
 
   #checkRange(offset: number, length: number): void {
-    assert(offset >= 0 && length >= 0, `[${offset}, ${offset} + ${length}) is no range`);
+    if (!(offset >= 0 && length >= 0)) assert(false, `[${offset}, ${offset} + ${length}) is no range`);
     if (offset + length <= this.#sizeBytes) return;
     throw new VolumeError('invalid', `the volume ends at ${this.#sizeBytes}`, { offset: this.#sizeBytes });
   }

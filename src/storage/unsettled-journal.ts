@@ -16,7 +16,7 @@
  *     all little-endian
  *
  * Invariants
- * 1. A slot is written before its operation begins to be applied, and is free again only after the operation is settled.
+ * 1. A slot is in the file, by `write`, before its operation begins to be applied, and is free there only after the operation is settled.
  * 2. No slot crosses a page: a process that is killed within a write leaves each slot as it was or as it should be.
  * 3. The file is made as a whole (replace-file.ts), with what was unsettled until then; that stays until `settleEarlier`.
  * 4. Nothing is synced but for a clean close. A journal counts in the boot that it was made in, or after a clean close; a slot with a wrong
@@ -44,8 +44,10 @@ const FILE_BYTES = TWIN_HEADER_BYTES + (EARLIER_SLOTS + SLOTS) * SLOT_BYTES;
 const READ_BYTES_MAX = 64 * 1024 * 1024;
 const TWO_32 = 0x1_0000_0000;
 
-/** Slots that are settled together and are no further apart than that are freed by one write: a page of them. */
-const SPAN_SLOTS_MAX = 4096 / SLOT_BYTES;
+/** What has changed is written by pages: those in use are few. */
+const PAGE_SLOTS = 4096 / SLOT_BYTES;
+const PAGES = Math.ceil((EARLIER_SLOTS + SLOTS) / PAGE_SLOTS);
+const NONE = 0xffff;
 
 /** What `begin` gives for `settle`. */
 export type Slot = number;
@@ -168,6 +170,10 @@ export class UnsettledJournal {
   readonly #free = new Uint16Array(SLOTS);
   #freeCount = SLOTS;
   #withoutSlot = 0;
+  /** The pages in which slots have changed since the last `write`, and of each the first and the last of these. */
+  readonly #changedPages: number[] = [];
+  readonly #firstChanged = new Uint16Array(PAGES).fill(NONE);
+  readonly #lastChanged = new Uint16Array(PAGES);
 
   /** Of a file that has just been made, with `earlier` in it; the descriptor stays the caller's. */
   constructor(fd: number, owner: JournalOwner, earlier: readonly Range[]) {
@@ -183,7 +189,7 @@ export class UnsettledJournal {
     return this.#withoutSlot > 0;
   }
 
-  /** The range is unsettled from now on. @throws StoreError: then it is not, and nothing may be applied */
+  /** The range is unsettled from the next `write` on: nothing may be applied before. @throws StoreError: then it is not */
   begin(range: Range): Slot {
     assert(range.length > 0, 'an operation on nothing is not journaled');
     if (this.#freeCount === 0) {
@@ -191,22 +197,15 @@ export class UnsettledJournal {
       this.#withoutSlot += 1;
       return NO_SLOT;
     }
-    const slot = this.#free[this.#freeCount - 1] as number;
-    this.#table.fill(slot, range);
-    try {
-      this.#write(slot, 1);
-    } catch (error) {
-      this.#table.free(slot, 1);
-      throw error;
-    }
     this.#freeCount -= 1;
+    const slot = this.#free[this.#freeCount] as number;
+    this.#table.fill(slot, range);
+    this.#changed(slot);
     return slot;
   }
 
-  /** Each once. @throws StoreError: they are free, and may yet be told as unsettled after a crash */
+  /** Each once; in the file from the next `write` on. @throws StoreError: they may yet be told as unsettled after a crash */
   settle(slots: readonly Slot[]): void {
-    let first = Number.POSITIVE_INFINITY;
-    let last = 0;
     const before = this.#withoutSlot;
     for (const slot of slots) {
       if (slot === NO_SLOT) {
@@ -217,16 +216,19 @@ export class UnsettledJournal {
       this.#table.free(slot, 1);
       this.#free[this.#freeCount] = slot;
       this.#freeCount += 1;
-      if (slot < first) first = slot;
-      if (slot > last) last = slot;
+      this.#changed(slot);
     }
     if (before > 0 && this.#withoutSlot === 0) this.#header.write(payloadOf(this.#owner, false));
-    if (last - first < SPAN_SLOTS_MAX) {
-      if (last >= first) this.#write(first, last - first + 1);
-      return;
-    }
-    for (const slot of slots) {
-      if (slot !== NO_SLOT) this.#write(slot, 1);
+  }
+
+  /** What has begun and was settled since the last time is in the file, in the page cache, when it returns. @throws StoreError: nothing of it may be applied */
+  write(): void {
+    const pages = this.#changedPages;
+    for (let page = pages.at(-1); page !== undefined; page = pages.at(-1)) {
+      const first = this.#firstChanged[page] as number;
+      this.#write(first, (this.#lastChanged[page] as number) - first + 1);
+      this.#firstChanged[page] = NONE;
+      pages.pop(); // not before: what could not be written is to be written yet
     }
   }
 
@@ -240,6 +242,16 @@ export class UnsettledJournal {
   ranges(): Range[] {
     const slots = Array.from({ length: EARLIER_SLOTS + SLOTS }, (_, slot) => slot);
     return slots.filter((slot) => !this.#table.isFree(slot)).map((slot) => this.#table.rangeOf(slot));
+  }
+
+  #changed(slot: number): void {
+    const page = Math.floor(slot / PAGE_SLOTS);
+    if (this.#firstChanged[page] === NONE) {
+      this.#firstChanged[page] = slot;
+      this.#lastChanged[page] = slot;
+      this.#changedPages.push(page);
+    } else if (slot < (this.#firstChanged[page] as number)) this.#firstChanged[page] = slot;
+    else if (slot > (this.#lastChanged[page] as number)) this.#lastChanged[page] = slot;
   }
 
   #write(slot: number, count: number): void {

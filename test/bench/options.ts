@@ -7,6 +7,8 @@ import { type ServerName, serverNames } from './servers.ts';
 
 export interface BenchOptions {
   readonly rounds: number;
+  /** Before those: not counted. */
+  readonly warmUpRounds: number;
   /** Of each fio run. */
   readonly seconds: number;
   readonly jobs: readonly string[];
@@ -17,15 +19,16 @@ export interface BenchOptions {
 
 export class UsageError extends Error {}
 
-export const usage = `npm run bench -- [--rounds N] [--seconds S] [--jobs NAME,…] [--where PLACE,…] [--servers NAME,…] [--quick] [--json]
+export const usage = `npm run bench -- [--rounds N] [--warm-up N] [--seconds S] [--jobs NAME,…] [--where PLACE,…] [--servers NAME,…] [--quick] [--json]
 
   --rounds N    how often each job is run on each server; medians are shown (default 5)
+  --warm-up N   rounds before those, which do not count: servers run for long (default 1)
   --seconds S   how long each run of fio lasts (default 3)
   --jobs        of ${jobNames.join(', ')}
                 (default: all)
   --where       of ${placeNames.join(', ')} (default: both)
   --servers     of ${serverNames.join(', ')} (default: all)
-  --quick       one round of one second: shows that everything runs, measures nothing
+  --quick       one round of one second, without a warm-up: shows that everything runs, measures nothing
   --json        one JSON document on stdout instead of tables
 `;
 
@@ -36,6 +39,7 @@ export function parseOptions(args: readonly string[]): BenchOptions | 'help' {
   const quick = values.quick === true;
   return {
     rounds: count('--rounds', values.rounds ?? (quick ? '1' : '5')),
+    warmUpRounds: count('--warm-up', values['warm-up'] ?? (quick ? '0' : '1'), 0),
     seconds: count('--seconds', values.seconds ?? (quick ? '1' : '3')),
     jobs: names('--jobs', values.jobs, jobNames),
     places: names('--where', values.where, placeNames),
@@ -50,6 +54,7 @@ function parse(args: readonly string[]) {
       args: [...args],
       options: {
         rounds: { type: 'string' },
+        'warm-up': { type: 'string' },
         seconds: { type: 'string' },
         jobs: { type: 'string' },
         where: { type: 'string' },
@@ -64,9 +69,10 @@ function parse(args: readonly string[]) {
   }
 }
 
-function count(option: string, text: string): number {
-  if (!/^[1-9][0-9]{0,4}$/.test(text)) throw new UsageError(`${option} ${text}: a whole number from 1 on`);
-  return Number(text);
+function count(option: string, text: string, least = 1): number {
+  const number = /^[0-9]{1,5}$/.test(text) ? Number(text) : Number.NaN;
+  if (!(number >= least)) throw new UsageError(`${option} ${text}: a whole number from ${least} on`);
+  return number;
 }
 
 /** The chosen names in the order of `all`, whatever order they were given in. */

@@ -79,7 +79,8 @@ function renderMethod({ machine, options, quietness }: BenchReport): string {
     `Machine: ${machine.processors}, ${machine.memoryGib} GiB, Linux ${machine.kernel}, Node ${machine.node}; ` +
       `fio ${machine.fio}, nbdkit ${machine.nbdkit}, qemu-nbd ${machine.qemuNbd}.`,
     '',
-    `Method: ${options.rounds} round(s) of every job on every server, ${options.seconds} s each, servers in turn ` +
+    `Method: ${options.rounds} round(s) of every job on every server, ${options.seconds} s each, after ` +
+      `${options.warmUpRounds} that do not count, servers in turn ` +
       'within a job; one process a server, TCP loopback, fio’s nbd engine; all servers up, one loaded. Each has a ' +
       '1 GiB file of its own, fully allocated, of equal content, in the page cache. Values are medians over rounds; ' +
       'a ratio is the median of the rounds’ ratios, with the lowest and the highest.',

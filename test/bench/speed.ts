@@ -54,7 +54,9 @@ export function speedSteps(bench: Bench): number {
     const stacks = stacksOf(bench, family);
     const runs = chosenJobs(bench)
       .filter((job) => job.family === family)
-      .map((job) => stacks.filter((name) => runsOn(job, name)).length * options.rounds);
+      .map(
+        (job) => stacks.filter((name) => runsOn(job, name)).length * (options.warmUpRounds + options.rounds),
+      );
     return runs.length === 0 ? 0 : options.places.length * (stacks.length + sum(runs));
   });
   return steps.reduce((sum, one) => sum + one, 0);
@@ -103,15 +105,17 @@ async function measurePlace(
       if (candidate !== undefined) candidates.push(candidate);
     }
     const taken = jobs.map(() => new Map(candidates.map(({ server }) => [server.name, emptyRounds()])));
-    for (let round = 0; round < bench.options.rounds; round += 1) {
+    const { warmUpRounds, rounds } = bench.options;
+    for (let round = -warmUpRounds; round < rounds; round += 1) {
       for (const [index, job] of jobs.entries()) {
         const compared = candidates.filter(({ server }) => runsOn(job, server.name));
-        for (const candidate of inTurn(compared, round)) {
+        for (const candidate of inTurn(compared, Math.max(0, round))) {
           const { name } = candidate.server;
-          const sample = await bench.step(`${place}: ${job.name} on ${name}, round ${round + 1}`, () =>
-            measureOnce(bench, job, candidate, candidates, folder),
+          const sample = await bench.step(
+            `${place}: ${job.name} on ${name}, ${round < 0 ? 'warming up' : `round ${round + 1}`}`,
+            () => measureOnce(bench, job, candidate, candidates, folder),
           );
-          taken[index]?.get(name)?.push(sample);
+          if (round >= 0) taken[index]?.get(name)?.push(sample);
         }
       }
     }

@@ -270,7 +270,7 @@ describe('how it ends', () => {
   afterEach(tearDown);
 
   test.each(['SIGTERM', 'SIGINT'] as const)(
-    '%s: gateways, storage systems, directory; exit 0',
+    '%s: gateways, directory, storage systems; exit 0',
     async (signal) => {
       const { ready, up } = await start();
       up.process.kill(signal);
@@ -283,7 +283,7 @@ describe('how it ends', () => {
             .replace(/^.*-gw$/, 'gateway')
             .replace(/^.*-1$/, 'storage'),
         ),
-      ).toEqual(['gateway', 'gateway', 'storage', 'storage', 'directory']);
+      ).toEqual(['gateway', 'gateway', 'directory', 'storage', 'storage']);
       expect(ended.map(({ end }) => end)).toEqual(
         Array.from({ length: 5 }, () => ({ code: 0, signal: null })),
       );

@@ -205,5 +205,5 @@ test('I17: kill -9 right before each system call that changes something', async 
       kills += 1;
     }
   }
-  expect(kills).toBeGreaterThan(25);
+  expect(kills).toBeGreaterThanOrEqual(25);
 });

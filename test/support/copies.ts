@@ -23,13 +23,11 @@ export function secondariesOf({ copies }: SegmentView): Copy[] {
   return copies.filter(({ role }) => role === 'secondary');
 }
 
-/** Storage systems that have a duplex secondary, or the primary, of every segment, and are not the primary of all. */
-export function promotable({ segments }: VolumeView): string[] {
-  const [first, ...others] = segments.map(({ copies }) =>
-    copies.filter(({ role, pair }) => role === 'primary' || pair === 'duplex').map(({ storage }) => storage),
-  );
-  const everywhere = (first ?? []).filter((storage) => others.every((names) => names.includes(storage)));
-  return everywhere.filter((storage) => segments.some((segment) => primaryOf(segment).storage !== storage));
+/** Storage systems that have a duplex secondary of that segment. */
+export function promotable(segment: SegmentView): string[] {
+  return secondariesOf(segment)
+    .filter(({ pair }) => pair === 'duplex')
+    .map(({ storage }) => storage);
 }
 
 /** `east-1>west-1 duplex, east-2>west-1 suspended (unreachable)` */

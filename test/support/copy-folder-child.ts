@@ -36,14 +36,19 @@ type Tell = (...words: (string | number)[]) => void;
 async function write(folder: CopyFolder, tell: Tell, nextId: () => number): Promise<never> {
   for (;;) {
     const begun: [id: number, slot: Slot][] = [];
+    let isBegun = 0;
     for (let n = Math.floor(Math.random() * 6); n >= 0; n--) {
       const [id, range] = [nextId(), randomBlock()];
       await folder.mark([Math.floor(range.offset / EXTENT_BYTES)]);
       tell('begin', id, range.offset);
       begun.push([id, folder.begin(range)]);
-      tell('begun', id);
+      if (Math.random() < 0.5) continue; // one write serves several
+      folder.writeJournal();
+      for (; isBegun < begun.length; isBegun++) tell('begun', (begun[isBegun] as [number, Slot])[0]);
       await turn();
     }
+    folder.writeJournal();
+    for (; isBegun < begun.length; isBegun++) tell('begun', (begun[isBegun] as [number, Slot])[0]);
     const bit = randomBlock();
     tell('set', bit.offset);
     folder.setBits(OTHER, [bit]);
@@ -56,6 +61,7 @@ async function write(folder: CopyFolder, tell: Tell, nextId: () => number): Prom
     }
     for (const [id] of begun) tell('settle', id);
     folder.settle(begun.map(([, slot]) => slot));
+    folder.writeJournal();
     for (const [id] of begun) tell('settled', id);
   }
 }
@@ -83,16 +89,19 @@ async function once(copies: string, tell: Tell): Promise<void> {
   await folder.mark([0, 3]);
   tell('marked');
   const slots = [0, 3].map((extent) => folder.begin({ offset: extent * EXTENT_BYTES, length: BLOCK_BYTES }));
+  folder.writeJournal();
   tell('begun');
   await folder.mark([3]);
   tell('marked-again');
   folder.setBits(OTHER, [{ offset: 0, length: BLOCK_BYTES }]);
   tell('has-set');
   folder.settle(slots);
+  folder.writeJournal();
   tell('settled');
   await folder.unmark([0]);
   tell('unmarked');
   folder.begin({ offset: 3 * EXTENT_BYTES, length: BLOCK_BYTES });
+  folder.writeJournal();
   tell('begun-again');
   await folder.mark([0]);
   tell('marked-anew');

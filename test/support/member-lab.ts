@@ -8,6 +8,7 @@ import { StorageRecord } from '../../src/control-protocol/catalog.ts';
 import { SiteName, StorageName } from '../../src/control-protocol/names.ts';
 import { ControlError } from '../../src/model/errors.ts';
 import type { Log } from '../../src/model/log.ts';
+import type { SocketAddress } from '../../src/model/socket-address.ts';
 import type { Volume } from '../../src/model/volume.ts';
 import { NbdServer } from '../../src/nbd/server.ts';
 import { connectToPeer } from '../../src/peer-protocol/connect.ts';
@@ -35,6 +36,8 @@ export interface LabOptions {
   readonly log?: Log;
   /** Puts itself between members and their folders. */
   readonly folders?: (system: string, folders: MemberFolders) => MemberFolders;
+  /** Where others find a storage system whose peers listen there. */
+  readonly peerAt?: (system: string, address: SocketAddress) => Promise<SocketAddress>;
 }
 
 /** One storage system, as far as copies go. */
@@ -86,6 +89,7 @@ export class MemberLab implements AsyncDisposable {
   /** On the folder that it had before, when it has been there. */
   async startSystem(name: string, bootId?: string): Promise<System> {
     const { limits, log = silentLog, folders = (_: string, real: MemberFolders) => real } = this.#options;
+    const { peerAt = async (_: string, address: SocketAddress) => address } = this.#options;
     const path = `${this.#folder.path}/${name}`;
     mkdirSync(`${path}/volumes`, { recursive: true });
     const table = new RealVolumeTable(`${path}/meta.db`);
@@ -112,7 +116,10 @@ export class MemberLab implements AsyncDisposable {
     const nbdAt = await nbd.listen({ host: '127.0.0.1', port: 0 });
     const record = {
       ...{ name: StorageName.parse(name), site: SiteName.parse('east'), id: crypto.randomUUID(), nbd: nbdAt },
-      ...{ peer: await peers.listen({ host: '127.0.0.1', port: 0 }), manage: 'http://127.0.0.1:1' },
+      ...{
+        peer: await peerAt(name, await peers.listen({ host: '127.0.0.1', port: 0 })),
+        manage: 'http://127.0.0.1:1',
+      },
       ...{ capacityBytes: 2 ** 50, folder: path },
     };
     const stop = async (): Promise<void> => {

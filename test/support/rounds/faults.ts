@@ -4,7 +4,7 @@
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { VolumeView } from '../../../src/control-protocol/directory-api.ts';
+import type { SegmentView } from '../../../src/control-protocol/directory-api.ts';
 import type { Cluster, RoleHandle } from '../cluster.ts';
 import { primaryOf, promotable, secondariesOf, showVolume } from '../copies.ts';
 import type { Network } from '../network.ts';
@@ -168,12 +168,23 @@ function cutLink(from: Exclude<Victim, 'worker'>, to: Exclude<Victim, 'worker'>)
   };
 }
 
-/** A copy of the volume that may become primary of all its segments. */
-function candidate(view: VolumeView, random: SeededRandom, not?: string): string {
-  const names = promotable(view).filter((name) => name !== not);
-  const name = names[random.below(names.length)];
-  if (name === undefined) throw new Error(`no copy of ${view.name} may become primary`);
-  return name;
+/**
+ * Storage systems that can take those segments over from their primaries, one after the other: one of those that have a copy of all
+ * of them, or, where the segments have come together on one storage system from several, one for each.
+ */
+function takers(segments: readonly SegmentView[], random: SeededRandom, not?: string): [string, ...string[]] {
+  const choices = segments.map((segment) => promotable(segment).filter((name) => name !== not));
+  const pick = (names: readonly string[]): string => {
+    const name = names[random.below(names.length)];
+    if (name === undefined) throw new Error('no copy may become primary');
+    return name;
+  };
+  const [first = [], ...others] = choices;
+  const all = first.filter((name) => others.every((names) => names.includes(name)));
+  if (all.length > 0) return [pick(all)];
+  const [one, ...more] = new Set(choices.map(pick));
+  if (one === undefined) throw new Error('no segment is to be taken over');
+  return [one, ...more];
 }
 
 const copySwitch: Fault = {
@@ -181,9 +192,11 @@ const copySwitch: Fault = {
   run: async ({ cluster, volumes, random }) => {
     const done: string[] = [];
     for (const volume of volumes) {
-      const target = candidate(await showVolume(cluster, volume), random);
-      await cluster.volary('copy', 'switch', volume, target, '--wait');
-      done.push(`${volume} to ${target}`);
+      const { segments } = await showVolume(cluster, volume);
+      for (const target of takers(segments, random)) {
+        await cluster.volary('copy', 'switch', volume, target, '--wait');
+        done.push(`${volume} to ${target}`);
+      }
     }
     return done.join(', ');
   },
@@ -197,7 +210,7 @@ function switchAndKill(victim: 'directory' | 'primary' | 'target' | 'gateway'): 
       const { cluster, random } = scene;
       const volume = scene.volumes[random.below(scene.volumes.length)] ?? '';
       const view = await showVolume(cluster, volume);
-      const target = candidate(view, random);
+      const [target] = takers(view.segments, random);
       const [segment] = view.segments;
       if (segment === undefined) throw new Error('a volume without segments');
       const names = {
@@ -233,10 +246,12 @@ function failover(how: 'killed' | 'stopped' | 'cut off'): Fault {
       const act = async (): Promise<string> => {
         const done: string[] = [];
         for (const view of views) {
-          if (!view.segments.some((segment) => primaryOf(segment).storage === lost)) continue;
-          const target = candidate(view, random, lost);
-          await cluster.volary('copy', 'failover', view.name, target, '--wait');
-          done.push(`${view.name} to ${target}`);
+          const segments = view.segments.filter((segment) => primaryOf(segment).storage === lost);
+          if (segments.length === 0) continue;
+          for (const target of takers(segments, random, lost)) {
+            await cluster.volary('copy', 'failover', view.name, target, '--wait');
+            done.push(`${view.name} to ${target}`);
+          }
         }
         return `${lost} ${how}: ${done.join(', ')}`;
       };

@@ -5,6 +5,7 @@ import { parseOptions, UsageError, usage } from '../../bench/options.ts';
 test('without options everything is measured, five rounds of three seconds', () => {
   expect(parseOptions([])).toEqual({
     rounds: 5,
+    warmUpRounds: 1,
     seconds: 3,
     jobs: jobNames,
     places: ['shm', 'disk'],
@@ -14,7 +15,7 @@ test('without options everything is measured, five rounds of three seconds', () 
 });
 
 test('--quick is one round of one second, unless told otherwise', () => {
-  expect(parseOptions(['--quick'])).toMatchObject({ rounds: 1, seconds: 1 });
+  expect(parseOptions(['--quick'])).toMatchObject({ rounds: 1, warmUpRounds: 0, seconds: 1 });
   expect(parseOptions(['--quick', '--rounds', '2'])).toMatchObject({ rounds: 2, seconds: 1 });
 });
 
@@ -30,6 +31,7 @@ test('lists choose, and keep the order of the bench', () => {
 
 test.each([
   [['--rounds', '0'], '--rounds 0'],
+  [['--warm-up', '-1'], '--warm-up'],
   [['--rounds', '2.5'], '--rounds 2.5'],
   [['--seconds', '-1'], '--seconds'],
   [['--seconds=x'], '--seconds x'],

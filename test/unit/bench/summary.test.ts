@@ -150,6 +150,7 @@ test('of switches the median is judged, of failovers each', () => {
 test('the report has a table for what was measured, says what was missed, and lists what failed', () => {
   const options = {
     rounds: 1,
+    warmUpRounds: 0,
     seconds: 1,
     jobs: [],
     places: ['shm', 'disk'],

@@ -7,6 +7,7 @@ import { type RealVolumeId, VolumeName } from '../../../src/control-protocol/nam
 import { expectNothingLeaked, figure, settled } from '../../support/directory-check.ts';
 import { type Behaviour, MiB, type StorageStandIn, until } from '../../support/directory-lab.ts';
 import { A, B, becomes, C, makeCopyLab, named, realVolumeAt, standing, V } from './copy-lab.ts';
+import { LIMITS } from './lab.ts';
 
 async function kindsOf(directory: DirectoryClient): Promise<string[]> {
   return (await directory.events({ since: 0 })).map(({ kind }) => kind).filter((kind) => !/line$/.test(kind));
@@ -211,7 +212,7 @@ describe('a switch that fails', () => {
   test.each(['cut', 'cut-after'] as const)(
     'not answered (%s): the primary is primary again, later',
     async (how) => {
-      const { directory, a, ...lab } = await makeCopyLab();
+      const { directory, a, ...lab } = await makeCopyLab({ limits: { ...LIMITS, handOverMs: 2_000 } });
       await lab.create(V, MiB, [{ storage: 'a' }], ['b']);
       await becomes(directory, 'a primary, b duplex');
       const atA = await realVolumeAt(directory, 'a');

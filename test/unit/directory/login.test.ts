@@ -10,6 +10,7 @@ import {
   SiteName,
   VolumeName,
 } from '../../../src/control-protocol/names.ts';
+import { STAY_MS } from '../../../src/directory/login.ts';
 import type { DirectoryParts } from '../../../src/directory/service.ts';
 import { type Behaviour, MiB, until } from '../../support/directory-lab.ts';
 import { makeLab } from './lab.ts';
@@ -144,6 +145,24 @@ describe('log-in by a gateway', () => {
     expect(await standing(directory)).toBe('east-1 primary, west-1 duplex');
     eastGateway.answers = true;
     expect(await directory.login(V, { gateway: WEST_GW })).toMatchObject({ site: 'west' });
+  });
+
+  test('not before the primary has been where it is for a while; who asks for it does not wait', async () => {
+    let laterMs = 0;
+    const { directory, ...lab } = await makeSites({ now: () => new Date(Date.now() + laterMs) });
+    const site = async (gateway: GatewayName) => (await directory.login(V, { gateway })).site;
+    expect(await site(WEST_GW)).toBe('west');
+    expect(await site(EAST_GW)).toBe('west');
+    laterMs += STAY_MS;
+    expect(await site(EAST_GW)).toBe('east');
+    expect(await site(WEST_GW)).toBe('east');
+    await directory.setInterface(IF, { sites: [WEST] });
+    expect(await directory.login(V, { interface: IF })).toMatchObject({ site: 'west' });
+    expect(await site(EAST_GW)).toBe('west');
+    expect(await lab.ended(directory.switchCopy(V, { site: EAST }))).toMatchObject({ state: 'done' });
+    expect(await site(WEST_GW)).toBe('east');
+    laterMs += STAY_MS;
+    expect(await site(WEST_GW)).toBe('west');
   });
 
   test('a switch that fails keeps nobody from the volume', async () => {

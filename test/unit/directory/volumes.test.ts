@@ -151,7 +151,13 @@ describe('what cannot be is refused at once, and leaves nothing', () => {
       code: 'not-found',
     });
     await expectNothingLeaked(directory, [storage]);
-    expect((await directory.status()).volumes).toEqual({ count: 1, bytes: MiB, notReady: [], suspended: [] });
+    expect((await directory.status()).volumes).toEqual({
+      count: 1,
+      bytes: MiB,
+      notReady: [],
+      suspended: [],
+      newerEpoch: [],
+    });
   });
 });
 

@@ -155,7 +155,8 @@ export const ANSWERS: readonly SecondaryMessage[] = [
   { kind: 'ack', seq: 2, result: 'io' },
   { kind: 'ack', seq: 3, result: 'failed' },
   { kind: 'ack', seq: 4, result: 'invalid' },
-  { kind: 'heartbeat-ack', token: 77 },
+  { kind: 'heartbeat-ack', token: 77, received: 2 ** 34 },
+  { kind: 'receiving' },
   { kind: 'fenced', epoch: 12 },
 ];
 

@@ -14,7 +14,7 @@ import type {
   SecondaryLink,
 } from '../../../src/peer-protocol/links.ts';
 import type { ChangeMessage, PrimaryMessage, SecondaryMessage } from '../../../src/peer-protocol/messages.ts';
-import { PeerServer } from '../../../src/peer-protocol/server.ts';
+import { PeerServer, type PeerServerOptions } from '../../../src/peer-protocol/server.ts';
 import { silentLog } from '../../support/log.ts';
 import { HELLO } from './lab.ts';
 
@@ -89,10 +89,14 @@ export interface TestServer {
 }
 
 /** What a hello is answered with at once; undefined: nothing. */
-export async function startServer(answer: ((link: SecondaryLink) => void) | undefined): Promise<TestServer> {
+export async function startServer(
+  answer: ((link: SecondaryLink) => void) | undefined,
+  options: Partial<PeerServerOptions> = {},
+): Promise<TestServer> {
   const sessions: Session[] = [];
   const server = new PeerServer({
     log: silentLog,
+    ...options,
     onHello: (link) => {
       const owner = new Owner<PrimaryMessage>();
       sessions.push({ link, owner });
@@ -160,8 +164,8 @@ export class RawPeer {
     onTestFinished(() => void socket.destroy());
   }
 
-  static async connect({ host, port }: SocketAddress): Promise<RawPeer> {
-    const socket = connect({ host, port, noDelay: true });
+  static async connect({ host, port }: SocketAddress, from = '127.0.0.1'): Promise<RawPeer> {
+    const socket = connect({ host, port, localAddress: from, noDelay: true });
     await once(socket, 'connect');
     return new RawPeer(socket);
   }

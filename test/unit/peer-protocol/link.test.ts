@@ -1,7 +1,7 @@
 import { afterEach, expect, test } from 'vitest';
 import { Kind } from '../../../src/peer-protocol/constants.ts';
 import type { PrimaryLink } from '../../../src/peer-protocol/links.ts';
-import type { PrimaryMessage } from '../../../src/peer-protocol/messages.ts';
+import type { PrimaryMessage, SecondaryMessage } from '../../../src/peer-protocol/messages.ts';
 import { seededRandom } from '../../support/random.ts';
 import { ANSWERS, frame, helloFrame, OPERATIONS, randomBytes } from './lab.ts';
 import {
@@ -44,6 +44,11 @@ function acknowledge({ secondary, secondaryOwner }: Pair): void {
   };
 }
 
+/** What takes its time to come may be said to be coming, before. */
+function acks({ messages }: Owner<SecondaryMessage>): number {
+  return messages.filter(({ kind }) => kind === 'ack').length;
+}
+
 test('every message arrives as it was, there and back', async () => {
   const { primary, primaryOwner, secondary, secondaryOwner } = await pair();
   const sent = OPERATIONS.map(
@@ -56,7 +61,11 @@ test('every message arrives as it was, there and back', async () => {
   await secondaryOwner.until(() => secondaryOwner.messages.length === sent.length);
   expect(secondaryOwner.messages).toEqual(sent);
   const answers = ANSWERS.map((message, i) =>
-    message.kind === 'ack' ? { ...message, seq: i + 1 } : message,
+    message.kind === 'ack'
+      ? { ...message, seq: i + 1 }
+      : message.kind === 'heartbeat-ack'
+        ? { ...message, received: 10 }
+        : message,
   );
   secondaryOwner.calls(() => {
     for (const message of answers) secondary.send(message);
@@ -101,9 +110,9 @@ test('the window counts bytes, too', async () => {
   for (const [i, payload] of [half, half, Buffer.alloc(1)].entries())
     primary.send(writeMessage(i + 1, payload));
   primary.send({ kind: 'flush', seq: 4, confirmed: 0 }); // would fit, and is behind one that does not
+  await secondaryOwner.until(() => secondaryOwner.messages.length === 2);
   expect(primary.unacknowledged).toEqual({ operations: 2, bytes: WINDOW.bytesMax });
   expect(primary.waiting).toBe(2);
-  await secondaryOwner.until(() => secondaryOwner.messages.length === 2);
   secondary.send({ kind: 'ack', seq: 2, result: 'done' });
   await secondaryOwner.until(() => secondaryOwner.messages.length === 4);
   expect(secondaryOwner.messages).toMatchObject([{ seq: 1 }, { seq: 2 }, { seq: 3 }, { seq: 4 }]);
@@ -119,6 +128,35 @@ test('a heartbeat does not wait for the window, and confirms no more than was se
     token: 5,
     confirmed: WINDOW.operationsMax,
   });
+});
+
+test('a heartbeat comes behind what the kernel takes next, not behind the window', async () => {
+  const { primary, secondaryOwner } = await pair();
+  const payload = Buffer.alloc(1 << 20);
+  for (let seq = 1; seq <= 32; seq++) primary.send(writeMessage(seq, payload));
+  primary.send({ kind: 'heartbeat', token: 5, confirmed: 0 });
+  await secondaryOwner.until(() => secondaryOwner.messages.length === 33); // nothing has been acknowledged
+  const before = secondaryOwner.messages.findIndex(({ kind }) => kind === 'heartbeat');
+  expect(before).toBeLessThan(24); // the kernel's buffers have room for some
+});
+
+test('within a message that takes its time to come the secondary says that it is coming', async () => {
+  const server = await startServer((link) => link.accept(ANSWER));
+  const peer = await RawPeer.connect(server.address);
+  peer.send(helloFrame());
+  await peer.until(({ kinds }) => kinds.length === 2);
+  const write = frame({ kind: Kind.write, number: 1, length: 1 << 20, payload: Buffer.alloc(1 << 20) });
+  let at = 0;
+  const drip = setInterval(() => {
+    peer.send(write.subarray(at, at + 4096));
+    at += 4096;
+  }, 5);
+  await peer.until(({ kinds }) => kinds.length >= 5);
+  clearInterval(drip);
+  expect(peer.kinds.slice(2, 5)).toEqual([Kind.receiving, Kind.receiving, Kind.receiving]);
+  peer.send(write.subarray(at));
+  const session = server.sessions[0];
+  await session?.owner.until(() => session.owner.messages.length === 1);
 });
 
 test('operations that waited say what has been confirmed since', async () => {
@@ -151,7 +189,7 @@ test('large and small payloads arrive whole, under load in both directions', asy
     }
   };
   for (const [i, payload] of payloads.entries()) primary.send(writeMessage(i + 1, payload));
-  await primaryOwner.until(() => primaryOwner.messages.length === payloads.length);
+  await primaryOwner.until(() => acks(primaryOwner) === payloads.length);
   expect(wrong).toBe(0);
 });
 
@@ -160,7 +198,7 @@ test('the largest write goes through', async () => {
   acknowledge(opened);
   const payload = Buffer.alloc(WINDOW.bytesMax, 7);
   opened.primary.send(writeMessage(1, payload));
-  await opened.primaryOwner.until(() => opened.primaryOwner.messages.length === 1);
+  await opened.primaryOwner.until(() => acks(opened.primaryOwner) === 1);
   const [got] = opened.secondaryOwner.messages;
   expect(got?.kind === 'write' && got.length).toBe(payload.length);
 });
@@ -174,7 +212,7 @@ test('close lets what was sent arrive first; both sides are told once', async ()
     secondary.send({ kind: 'ack', seq: 1, result: 'done' });
     secondary.send({ kind: 'fenced', epoch: 8 });
     secondary.close();
-    secondary.send({ kind: 'heartbeat-ack', token: 1 }); // goes nowhere
+    secondary.send({ kind: 'heartbeat-ack', token: 1, received: 0 }); // goes nowhere
   });
   expect(secondary.isOpen).toBe(false);
   expect((await primaryOwner.ends()).code).toBe('closed');
@@ -305,6 +343,7 @@ test.each([
   ['an ack of nothing', [frame({ kind: Kind.ack, number: 2 })], [], 'bad-message'],
   ['an ack again', [ack, ack], ['ack'], 'bad-message'],
   ['an answer to no heartbeat', [frame({ kind: Kind.heartbeatAck })], [], 'bad-message'],
+  ['that it receives what is acknowledged', [ack, frame({ kind: Kind.receiving })], ['ack'], 'bad-message'],
   ['a word after fenced', [frame({ kind: Kind.fenced, number: 1 }), ack], ['fenced'], 'bad-message'],
   ['a broken frame behind a good one', [ack, broken], ['ack'], 'bad-checksum'],
   ['a word of the handshake', [welcome], [], 'bad-message'],
@@ -336,7 +375,7 @@ test('an ack of what has not left yet ends the link: its payload may be in use',
         peer.socket.pause();
         const wide = frame({ kind: Kind.welcome, number: 8, length: 2 ** 29, value: 1 });
         peer.send(wide, frame({ kind: Kind.ready }));
-        setTimeout(() => peer.send(frame({ kind: Kind.ack, number: 8 })), 100);
+        setTimeout(() => peer.send(frame({ kind: Kind.ack, number: 1 })), 100);
       });
   });
   const connected = await dial(address);
@@ -359,7 +398,8 @@ test('a primary that takes no acknowledgements is left before they are many', as
   if (session === undefined) throw new Error('no hello came');
   session.owner.whenBatch = (batch) => {
     for (const message of batch) {
-      if (message.kind === 'heartbeat') session.link.send({ kind: 'heartbeat-ack', token: message.token });
+      if (message.kind === 'heartbeat')
+        session.link.send({ kind: 'heartbeat-ack', token: message.token, received: 0 });
     }
   };
   const many = Buffer.concat(

@@ -21,6 +21,22 @@ describe('configuration', () => {
     expect(group.get(A).replica.view().pairs).toEqual([]);
   });
 
+  test('a newer epoch is news whatever its revision: an older catalog counts anew', () => {
+    const group = duplexGroup([A, B]);
+    group.isDirectoryUp = false;
+    group.cutOff(B);
+    const { epoch } = group.config;
+    const config = { ...group.config, epoch: (epoch + 1) as typeof epoch, revision: 1 };
+    group.push(A, { kind: 'configure', token: 7, config });
+    expect(group.get(A).durable).toMatchObject({
+      role: 'primary',
+      epoch: epoch + 1,
+      config: { revision: 1 },
+    });
+    group.push(A, { kind: 'configure', token: 8, config: { ...config, fence: 'data', revision: 2 } });
+    expect(group.get(A).durable?.config).toMatchObject({ fence: 'data', revision: 2 });
+  });
+
   test('a member that a person has suspended is left, and copied to again when it is wanted', () => {
     const group = duplexGroup([A, B]);
     group.tell({ members: group.setPair(B, { wanted: 'suspended' }) });
@@ -108,11 +124,26 @@ describe('nonsense of a peer ends the session', () => {
 
   test.each([
     ['an acknowledgement of nothing', { kind: 'ack', seq: 999, result: 'done' }],
-    ['a heartbeat that was not sent', { kind: 'heartbeat-ack', token: 999_999 }],
+    ['a heartbeat that was not sent', { kind: 'heartbeat-ack', token: 999_999, received: 0 }],
+    ['operations that were not sent', { kind: 'heartbeat-ack', token: 0, received: 999 }],
   ] as const)('of a secondary: %s', (_, message) => {
     const group = duplexGroup([A, B]);
     const { session } = group.get(A).effectsOf('connect').at(-1)!;
-    group.push(A, { kind: 'from-secondary', from: B, session, message });
+    group.lose((input) => input.kind === 'from-secondary' && input.message.kind === 'heartbeat-ack');
+    group.pass(1000);
+    group.lose(undefined);
+    const sent = group
+      .get(A)
+      .effectsOf('send')
+      .flatMap(({ message: of }) => (of.kind === 'heartbeat' ? [of.token] : []));
+    const isOld = message.kind === 'heartbeat-ack' && message.token === 0;
+    const token = sent.at(-2) as number;
+    group.push(A, {
+      kind: 'from-secondary',
+      from: B,
+      session,
+      message: isOld ? { ...message, token } : message,
+    });
     expect(group.get(A).effectsOf('disconnect').at(-1)).toEqual({ kind: 'disconnect', to: B, session });
     expect(group.get(A).effectsOf('report').at(-1)).toMatchObject({ pair: 'suspended', reason: 'failed' });
     group.pass(3000);

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import type { LeaseRequest, LeaseVerdict, PairReport } from '../../../src/control-protocol/copy-groups.ts';
 import { ControlError } from '../../../src/model/errors.ts';
 import { type GroupApi, GroupDirectory } from '../../../src/storage-system/group-directory.ts';
-import { silentLog } from '../../support/log.ts';
+import { type LogLine, recordingLog, silentLog } from '../../support/log.ts';
 import { epochOf, idOf } from '../../support/storage-system.ts';
 
 const report: PairReport = {
@@ -70,6 +70,51 @@ test('a directory that does not answer, or cannot now, is unreachable; one that 
   }
   const recording = subject({ reportPair: async () => ({ revision: 9, pairRevision: 5 }) });
   expect(await recording.report(report)).toEqual({ outcome: 'recorded', pairRevision: 5 });
+});
+
+test('what the directory refuses for ever is asked ever more rarely, and told once; another word is asked at once', async () => {
+  const lines: LogLine[] = [];
+  const asked: string[] = [];
+  const api: GroupApi = {
+    reportPair: ({ pair }) => {
+      asked.push(pair);
+      return Promise.reject(new ControlError('not-found', 'there is no such pair'));
+    },
+    renewLeases: () => Promise.reject(new ControlError('bad-request', 'what is that?')),
+    reportDiscard: () => Promise.reject(new Error('not asked for here')),
+  };
+  const directory = new GroupDirectory({ api, log: recordingLog(lines) });
+  for (let n = 0; n < 100; n++) {
+    expect(await directory.report(report)).toEqual({ outcome: 'unreachable' });
+    if (n < 10) expect(await directory.renew(idOf(1), 1)).toBe('unreachable');
+  }
+  expect(asked.length).toBeLessThan(10);
+  const before = asked.length;
+  const other = { ...report, pair: 'suspended', reason: 'unreachable' } as const;
+  expect(await directory.report(other)).toEqual({ outcome: 'unreachable' });
+  expect(asked.slice(before)).toEqual(['suspended']);
+  expect(
+    lines
+      .filter(({ level }) => level === 'warn')
+      .map(({ code }) => code)
+      .toSorted(),
+  ).toEqual(['bad-request', 'not-found']);
+});
+
+test('stop ends a report of what was discarded, too', async () => {
+  const asked = Promise.withResolvers<AbortSignal | undefined>();
+  const directory = subject({
+    reportDiscard: (_, signal) => {
+      asked.resolve(signal);
+      return new Promise((_resolve, reject) => {
+        signal?.addEventListener('abort', () => reject(new ControlError('unreachable', 'no answer')));
+      });
+    },
+  });
+  const told = directory.discarded({ primary: idOf(1), epoch: epochOf(3), member: idOf(2), bytes: 5 });
+  await asked.promise;
+  directory.stop();
+  await told;
 });
 
 test('stop answers what is asked', async () => {

@@ -1,12 +1,12 @@
 /** A storage system in this process, on a folder in memory, with a directory that takes its reports. */
 
 import type { StorageClient } from '../../../src/control-protocol/peers-client.ts';
-import type { Log } from '../../../src/model/log.ts';
 import type { Service } from '../../../src/model/service.ts';
 import { Option, OptionReply } from '../../../src/nbd-server-protocol/constants.ts';
 import { type StorageSystemOptions, startStorageSystem } from '../../../src/storage-system/service.ts';
 import { addressOf, NbdClient } from '../../support/client.ts';
 import { memoryFolder } from '../../support/disk.ts';
+import { type LogLine, recordingLog } from '../../support/log.ts';
 import {
   clientOf,
   Ready,
@@ -15,12 +15,6 @@ import {
   storageOptions,
 } from '../../support/storage-system.ts';
 import { optionRequest, readGreeting, readOptionReply, u32, Wire } from '../../support/wire.ts';
-
-export interface LogLine {
-  readonly [field: string]: unknown;
-  readonly level: string;
-  readonly text: string;
-}
 
 export interface StorageLab extends AsyncDisposable {
   readonly directory: ReportDirectory;
@@ -31,13 +25,6 @@ export interface StorageLab extends AsyncDisposable {
   open(exportName: string): Promise<NbdClient>;
   /** The storage system again, after whatever has been done to its folder. */
   restart(meanwhile?: () => void | Promise<void>, changes?: Partial<StorageSystemOptions>): Promise<void>;
-}
-
-export function recordingLog(lines: LogLine[]): Log {
-  const at = (level: string) => (fields: object, text: string) => {
-    lines.push({ ...fields, level, text });
-  };
-  return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
 }
 
 export async function storageLab(changes: Partial<StorageSystemOptions> = {}): Promise<StorageLab> {

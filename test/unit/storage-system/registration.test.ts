@@ -1,6 +1,6 @@
 /** What a storage system tells the directory, and what it makes of the answers. */
 
-import { rmSync } from 'node:fs';
+import { cpSync, rmSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { ControlError } from '../../../src/model/errors.ts';
@@ -140,4 +140,28 @@ test('wrong-cluster while it runs: logged once, it serves on, and is registered 
   lab.directory.answer = () => ({ clusterId: CLUSTER, leaseMs: 30 });
   await expect.poll(() => lab.log.at(-1)?.to, { timeout: 10_000 }).toBe('registered');
   expect(await readyz()).toBe('200 {"ready":true}');
+});
+
+test('a folder that has been copied does not serve while the directory, which knows of the other, is away', async () => {
+  const copy = `${lab.folder}-2`;
+  cpSync(lab.folder, copy, { recursive: true });
+  const away = `http://127.0.0.1:${await freePort()}`;
+  const started = startStorageSystem({ ...storageOptions(copy, away), log: silentLog });
+  await expect(started).rejects.toMatchObject({
+    code: 'unavailable',
+    message: expect.stringContaining('copied'),
+  });
+  await lab.restart(undefined, { directoryUrl: away }); // the original does
+  await lab.restart();
+});
+
+test('wrong-identity while it runs: it says that it cannot go on', async () => {
+  await lab.restart(async () => {
+    lab.directory.answer = () => ({ clusterId: CLUSTER, leaseMs: 30 });
+    const service = await startAgain();
+    lab.directory.answer = () => new ControlError('wrong-identity', 'another has it');
+    await expect(service.lost).rejects.toMatchObject({ code: 'wrong-identity' });
+    await service.stop();
+    lab.directory.answer = () => ({ clusterId: CLUSTER, leaseMs: 30 });
+  });
 });

@@ -8,6 +8,7 @@ import type { ActivityLog } from '../../../src/storage/activity-log.ts';
 import { type OpenedActivityLog, openActivityLog } from '../../../src/storage/open-activity-log.ts';
 import type { Slot } from '../../../src/storage/unsettled-journal.ts';
 import { memoryFolder } from '../../support/disk.ts';
+import { begin, settle } from '../../support/journaled.ts';
 import { afterPowerLoss, imageOf, putImage } from '../../support/power-loss.ts';
 import { seededRandom } from '../../support/random.ts';
 
@@ -85,7 +86,7 @@ class World {
         const slots = [...this.#underWay.keys()];
         if (slots.length === 0) return;
         const some = slots.slice(step.which % slots.length).slice(0, 1 + (step.which % 3));
-        this.#log.settle(some);
+        settle(this.#log, some);
         for (const slot of some) this.#underWay.delete(slot);
         return;
       }
@@ -121,7 +122,7 @@ class World {
     this.#marked.add(number);
     this.#marks.add(number);
     const range = { offset: number * EXTENT_BYTES + block * 4096, length: 4096 };
-    this.#underWay.set(this.#log.begin(range), range);
+    this.#underWay.set(begin(this.#log, range), range);
     this.#dirty.add(number);
   }
 

@@ -6,10 +6,10 @@ import type { Range } from '../../../src/base/range.ts';
 import { EXTENT_BYTES } from '../../../src/model/copy-granularity.ts';
 import { UsageError } from '../../../src/model/errors.ts';
 import type { ActivityLog } from '../../../src/storage/activity-log.ts';
-import { readBootId } from '../../../src/storage/boot-id.ts';
 import { type OpenedActivityLog, openActivityLog } from '../../../src/storage/open-activity-log.ts';
 import { SLOTS } from '../../../src/storage/unsettled-journal.ts';
 import { type Folder, memoryFolder } from '../../support/disk.ts';
+import { begin, settle } from '../../support/journaled.ts';
 import { imageOf, putImage, tornPrefixes } from '../../support/power-loss.ts';
 
 const BOOT = '00112233445566778899aabbccddeeff';
@@ -53,8 +53,8 @@ describe('the process has ended, the machine goes on', () => {
   test('what had begun and was not settled is known, and nothing else', async () => {
     const log = await make();
     await log.mark([0, 7, A_SECTOR]);
-    const slots = [first, { offset: 0, length: 512 }, second].map((range) => log.begin(range));
-    log.settle([slots[1] as number]);
+    const slots = [first, { offset: 0, length: 512 }, second].map((range) => begin(log, range));
+    settle(log, [slots[1] as number]);
     await log.abandon();
     expect(await told()).toEqual({ unsettled: [first, second], hasLostCache: false });
   });
@@ -62,11 +62,11 @@ describe('the process has ended, the machine goes on', () => {
   test('it is told again by every open until it is settled', async () => {
     const log = await make();
     await log.mark([0, A_SECTOR]);
-    log.begin(first);
+    begin(log, first);
     await log.abandon();
     const again = await open();
     await again.log.mark([A_SECTOR]);
-    again.log.begin(second);
+    begin(again.log, second);
     await again.log.abandon();
     expect(await told()).toEqual({ unsettled: [first, second], hasLostCache: false });
     const last = await open();
@@ -79,19 +79,19 @@ describe('the process has ended, the machine goes on', () => {
   test('more than there are slots for: all marked extents count, as long as that lasts', async () => {
     const log = await make();
     await log.mark([0, 1, 9]);
-    const slots = Array.from({ length: SLOTS + 2 }, (_, n) => log.begin({ offset: n * 512, length: 512 }));
-    log.settle(slots.slice(2));
+    const slots = Array.from({ length: SLOTS + 2 }, (_, n) => begin(log, { offset: n * 512, length: 512 }));
+    settle(log, slots.slice(2));
     const files = imageOf(folder.path);
-    log.settle(slots.slice(0, 2));
+    settle(log, slots.slice(0, 2));
     await log.abandon();
     expect(await told()).toEqual({ unsettled: [], hasLostCache: false });
     const full = await open(BOOT, true);
     await full.log.mark([0, 9]);
     const many = Array.from({ length: SLOTS + 1 }, (_, n) =>
-      full.log.begin({ offset: n * 512, length: 512 }),
+      begin(full.log, { offset: n * 512, length: 512 }),
     );
     const overflowing = imageOf(folder.path);
-    full.log.settle(many);
+    settle(full.log, many);
     await full.log.abandon();
     putImage(folder.path, files);
     // The ones that had no slot are settled: the two that are left have theirs.
@@ -104,7 +104,7 @@ describe('the process has ended, the machine goes on', () => {
     const log = await make();
     await log.mark([0, 1, 2, 3]);
     const pieces = Array.from({ length: 2000 }, (_, n) => ({ offset: n * 8192, length: 4096 }));
-    for (const piece of pieces) log.begin(piece);
+    for (const piece of pieces) begin(log, piece);
     await log.abandon();
     expect((await told()).unsettled).toEqual(pieces);
     const { unsettled } = await told();
@@ -119,7 +119,7 @@ describe('the machine has lost its page cache', () => {
   test('all marked extents count, in every process that follows, until that is settled', async () => {
     const log = await make();
     await log.mark([0, 5, A_SECTOR + 99]);
-    log.begin(first);
+    begin(log, first);
     await log.unmark([5]);
     await log.abandon();
     const last = { offset: (A_SECTOR + 99) * EXTENT_BYTES, length: EXTENT_BYTES - 4096 };
@@ -128,9 +128,9 @@ describe('the machine has lost its page cache', () => {
     expect(await told(NEXT_BOOT)).toEqual(lost);
     const settled = await open(NEXT_BOOT);
     await settled.log.mark([0, 1]);
-    const slot = settled.log.begin({ offset: 0, length: 512 });
+    const slot = begin(settled.log, { offset: 0, length: 512 });
     await settled.log.settleEarlier();
-    settled.log.settle([slot]);
+    settle(settled.log, [slot]);
     await settled.log.abandon();
     expect(await told(NEXT_BOOT)).toEqual({ unsettled: [], hasLostCache: false });
     expect(await told(BOOT)).toEqual({
@@ -158,13 +158,13 @@ describe('the machine has lost its page cache', () => {
   test('marks of before stay where something is unsettled, the others go when they are taken away', async () => {
     const log = await make();
     await log.mark([3, 4, 5, 6]);
-    log.begin({ offset: extent(3).offset, length: 4096 });
+    begin(log, { offset: extent(3).offset, length: 4096 });
     await log.abandon();
     const again = await open();
     expect(again.marked).toEqual([3, 4, 5, 6]);
     await again.log.mark([3, 4, 5]);
     await again.log.unmark([3, 5]);
-    expect(() => again.log.begin(extent(3))).toThrow('not marked');
+    expect(() => begin(again.log, extent(3))).toThrow('not marked');
     const before = imageOf(folder.path);
     await again.log.settleEarlier();
     await again.log.abandon();
@@ -181,9 +181,9 @@ describe('closed after a flush', () => {
   test('nothing is in doubt, whatever the machine does; unsettled ranges are still known', async () => {
     const log = await make();
     await log.mark([0, 5, A_SECTOR]);
-    const slot = log.begin(first);
-    log.begin(second);
-    log.settle([slot]);
+    const slot = begin(log, first);
+    begin(log, second);
+    settle(log, [slot]);
     await log.close();
     const closed = imageOf(folder.path);
     expect(await told()).toEqual({ unsettled: [second], hasLostCache: false });
@@ -199,7 +199,7 @@ describe('damage', () => {
   async function spoiled(spoil: (activity: string, journal: string) => void, state: 'clean' | 'open') {
     const log = await make();
     await log.mark([0]);
-    log.begin(first);
+    begin(log, first);
     if (state === 'clean') await log.close();
     else await log.abandon();
     spoil(join(folder.path, 'activity'), join(folder.path, 'unsettled'));
@@ -227,7 +227,7 @@ describe('damage', () => {
   test('no byte of a slot, of a map sector or of both headers can change unseen', async () => {
     const log = await make();
     await log.mark([0]);
-    log.begin(first);
+    begin(log, first);
     await log.abandon();
     const whole = imageOf(folder.path);
     const slot = (whole.get('unsettled') as Buffer).findIndex((byte, at) => at >= 8192 && byte !== 0) & ~31;
@@ -256,7 +256,7 @@ describe('damage', () => {
       ];
       const log = await make();
       await log.mark([0]);
-      log.begin(first);
+      begin(log, first);
       if (state === 'clean') await log.close();
       else await log.abandon();
       truncateSync(journal, 4096);
@@ -388,14 +388,14 @@ test('resized: marks behind the old end are kept, those behind the new end are g
 test('an operation where nothing is marked, one settled twice, and use after the end are our own mistakes', async () => {
   const log = await make();
   await log.mark([0]);
-  expect(() => log.begin({ offset: EXTENT_BYTES - 1, length: 2 })).toThrow('not marked');
-  const slot = log.begin(first);
-  log.settle([slot]);
-  expect(() => log.settle([slot])).toThrow('settled twice');
+  expect(() => begin(log, { offset: EXTENT_BYTES - 1, length: 2 })).toThrow('not marked');
+  const slot = begin(log, first);
+  settle(log, [slot]);
+  expect(() => settle(log, [slot])).toThrow('settled twice');
   await log.unmark([0]);
-  expect(() => log.begin(first)).toThrow('not marked');
+  expect(() => begin(log, first)).toThrow('not marked');
   await log.close();
-  expect(() => log.begin(first)).toThrow('after its end');
+  expect(() => begin(log, first)).toThrow('after its end');
 });
 
 test('who waits for a mark when the log is abandoned is told so', async () => {
@@ -412,19 +412,14 @@ test('an extent that is unmarked while its mark is under way is not marked', asy
   const mark = log.mark([4]);
   await log.unmark([4]);
   await mark;
-  expect(() => log.begin(extent(4))).toThrow('not marked');
+  expect(() => begin(log, extent(4))).toThrow('not marked');
   await log.abandon();
-});
-
-test('the boot id is the machine’s', () => {
-  expect(readBootId()).toMatch(/^[0-9a-f]{32}$/);
-  expect(readBootId()).toBe(readBootId());
 });
 
 test('the files have the layout that their comments draw', async () => {
   const log = await make();
   await log.mark([0, 9, A_SECTOR]);
-  log.begin({ offset: A_SECTOR * EXTENT_BYTES + 0x3000, length: 0x1000 });
+  begin(log, { offset: A_SECTOR * EXTENT_BYTES + 0x3000, length: 0x1000 });
   await log.abandon();
   const activity = readFileSync(join(folder.path, 'activity'));
   const journal = readFileSync(join(folder.path, 'unsettled'));

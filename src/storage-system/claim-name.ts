@@ -1,0 +1,90 @@
+/**
+ * Before a storage system serves anybody, it asks the directory whether it is the only process with its data: two with copies of
+ * one folder would take each other's peers, and be taken for one another.
+ *
+ *   taken                             -> go on
+ *   another one is online             -> ask again: it may have ended a moment ago, and be online until its lease ends; then give up
+ *   wrong cluster, wrong identity     -> give up; an older folder that a person wants to be taken all the same is claimed as such
+ *   no answer, and the folder lies where it did  -> go on: nobody else can have begun with it, and what has to be said is said later
+ *   no answer, and it has been moved  -> ask again: it may be a copy; then give up
+ */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { DirectoryClient } from '../control-protocol/directory-client.ts';
+import type { StorageName } from '../control-protocol/names.ts';
+import { ControlError } from '../model/errors.ts';
+import type { Log } from '../model/log.ts';
+import type { Instance } from './instance.ts';
+
+export interface ClaimOptions {
+  readonly name: StorageName;
+  /** Of the data folder. */
+  readonly id: string;
+  readonly clusterId: string | undefined;
+  readonly instance: Instance;
+  readonly directory: Pick<DirectoryClient, 'claimStorage' | 'url'>;
+  /** A person says that the folder was put back: what is to be forgotten before an older folder is taken. */
+  readonly forget: (() => Promise<void>) | undefined;
+  readonly log: Log;
+}
+
+const ANSWER_MS = 2_000;
+/** Longer than the lease of one that has ended. */
+const PATIENCE_MS = 8_000;
+const RETRY_MS = 250;
+
+/**
+ * @returns whether the directory has answered
+ * @throws ControlError `wrong-cluster`, `wrong-identity`, `unavailable`; StoreError
+ */
+export async function claimName(options: ClaimOptions): Promise<boolean> {
+  const { directory, instance, forget, log, name } = options;
+  const untilMs = performance.now() + PATIENCE_MS;
+  let told: string | undefined;
+  let isRestored = false;
+  for (;;) {
+    const refusal = await ask(options, isRestored);
+    if (refusal === undefined) return true;
+    const { code, message } = refusal;
+    if (code === 'wrong-identity' && forget !== undefined && !isRestored) {
+      await forget(); // once it has been taken, nobody says any more that it is older
+      isRestored = true;
+      continue;
+    }
+    if (code === 'wrong-cluster' || code === 'wrong-identity') throw refusal;
+    if (code !== 'in-use' && !instance.isMoved) return code !== 'unreachable';
+    if (performance.now() > untilMs) throw givenUp(refusal);
+    if (code !== told)
+      log.warn({ storage: name, directory: directory.url, cause: message }, 'waits to start');
+    told = code;
+    await sleep(RETRY_MS);
+  }
+}
+
+/** @returns why it was not taken */
+async function ask(
+  { name, id, clusterId, instance, directory }: ClaimOptions,
+  isRestored: boolean,
+): Promise<ControlError | undefined> {
+  const claim = { ...instance.claim(), ...(isRestored ? { isRestored } : {}) };
+  try {
+    const body = { id, clusterId: clusterId ?? null, instance: claim };
+    const answer = await directory.claimStorage(name, body, AbortSignal.timeout(ANSWER_MS));
+    // Of another one, the first report says so.
+    if (clusterId === undefined || clusterId === answer.clusterId) {
+      instance.taken(claim, answer.instanceNumber);
+    }
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof ControlError)) throw error;
+    return error;
+  }
+}
+
+function givenUp(refusal: ControlError): ControlError {
+  if (refusal.code === 'in-use') {
+    return new ControlError('wrong-identity', refusal.message, { cause: refusal });
+  }
+  const text = `the data folder has been copied, restored or moved, and only the directory can say whether another process has it: ${refusal.message}`;
+  return new ControlError('unavailable', text, { cause: refusal });
+}
