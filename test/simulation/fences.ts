@@ -72,7 +72,9 @@ export class FenceWatch {
     if (error === 'io') {
       const lastMs = fence === 'data' ? this.#lastAwayMs : this.#lastOverdueMs;
       if (fence === 'never' || lastMs < beganMs)
-        throw this.#objects(`fence ${fence}: a write fails without a reason`);
+        throw this.#objects(
+          `fence ${fence}: a write of ${beganMs.toFixed(1)} fails without a reason (last ${lastMs.toFixed(1)}, now ${nowMs.toFixed(1)})`,
+        );
     } else if (error === undefined && fence === 'data') {
       for (const [member, sinceMs] of this.#away) {
         if (sinceMs >= beganMs) continue;
@@ -96,7 +98,7 @@ export class FenceWatch {
   /** Since when a pair is left that should have been by then. */
   #overdueMs(nowMs: number): number | undefined {
     const since = [...this.#leaving.values()].map((sinceMs) => sinceMs + this.#recordMs);
-    const overdueMs = Math.min(...since);
+    const overdueMs = Math.min(...since) - 1; // the rules add up the time between their events, and so may be a little ahead
     return overdueMs < nowMs ? overdueMs : undefined;
   }
 }
