@@ -8,6 +8,7 @@
  * 2. Bits are cleared durably only when the member has flushed what it acknowledged (I5).
  * 3. `copied` is taken only when nothing is missing, no piece is under way, and it has flushed since the last of them, and once in the session.
  * 4. While a member lacks everything it does not follow: what is written meanwhile is missing.
+ * 5. Nobody is zeroed, or copied to, while another that may be promoted does not know of it (`isPaused`; I7).
  */
 
 import { assert } from '../model/errors.ts';
@@ -46,8 +47,8 @@ export class Copier {
   start(pair: Pair): void {
     pair.copy = new CopyProgress();
     this.#budgets.set(pair.member, { bytes: 0, atMs: this.#options.core.awakeMs });
-    if (this.#options.core.durable.lacksAll.includes(pair.member)) this.#wipe(pair);
-    else this.pump(pair);
+    pair.copy.isWiping = this.#options.core.durable.lacksAll.includes(pair.member);
+    this.pump(pair);
   }
 
   /** The session is over. */
@@ -61,6 +62,7 @@ export class Copier {
   /** Does what can be done now. */
   pump(pair: Pair): void {
     const { copy, link } = pair;
+    if (link?.isUp === true && copy.isWiping) this.#wipe(pair, copy);
     if (link?.isUp !== true || !pair.isFollowing) return;
     if (pair.state !== 'copying' && pair.state !== 'equalizing') return;
     const { lacks, core } = this.#options;
@@ -185,25 +187,29 @@ export class Copier {
 
   // ── a member that lacks everything ───────────────────────────────────────────────────────────────────────
 
-  #wipe(pair: Pair): void {
-    pair.copy.isWiping = true;
-    for (let at = 0; at < this.#options.core.limits.piecesInFlight; at++) this.#wipeNext(pair);
+  #wipe(pair: Pair, copy: CopyProgress): void {
+    const { lacks, core } = this.#options;
+    while (copy.pieces < core.limits.piecesInFlight && copy.wipedOffset < lacks.sizeBytes) {
+      if (this.#options.isPaused(pair)) return;
+      this.#wipeNext(pair, copy);
+    }
   }
 
-  #wipeNext(pair: Pair): void {
-    const { copy, link } = pair;
+  #wipeNext(pair: Pair, copy: CopyProgress): void {
+    const { link } = pair;
     const { writes, lacks } = this.#options;
-    if (link === undefined) return;
+    assert(link !== undefined, 'who is zeroed is connected');
     const offset = copy.wipedOffset;
     const length = Math.min(WIPE_BYTES, lacks.sizeBytes - offset);
-    if (length <= 0) return;
     copy.wipedOffset += length;
     copy.pieces += 1;
     const work = writes.newMessage(pair.member, (isDone) => {
       if (!isDone) return;
       copy.pieces -= 1;
-      this.#wipeNext(pair);
-      if (copy.pieces === 0) this.#findAllocated(pair, copy);
+      this.#wipe(pair, copy);
+      if (copy.pieces > 0 || copy.wipedOffset < lacks.sizeBytes) return;
+      copy.wipedOffset = Number.POSITIVE_INFINITY; // what grows from now on is zeroes everywhere
+      this.#findAllocated(pair, copy);
     });
     writes.sendPiece(pair, link, work, { kind: 'hole', offset, length });
     writes.release(work);

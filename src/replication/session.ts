@@ -38,6 +38,8 @@ export class Session implements Owner {
   #isEqual = false;
   /** Told in this session, with its ranges; or that it lacks everything. */
   readonly #told = new Map<MemberId, 'ranges' | 'everything'>();
+  /** Of those, since the last `members`: whether they differ will be said by the next. */
+  readonly #toldSince = new Set<MemberId>();
   isOver = false;
   /** The last that had come when the file was cut. */
   #cutSeq: number | undefined;
@@ -167,6 +169,7 @@ export class Session implements Owner {
     const { core, lacks } = this.#keep;
     if (member === core.id) return false;
     this.#told.set(member, ranges === undefined ? 'everything' : 'ranges');
+    this.#toldSince.add(member);
     if (ranges !== undefined) {
       lacks.addAll(member, ranges);
     } else if (!core.durable.lacksAll.includes(member)) {
@@ -178,6 +181,7 @@ export class Session implements Owner {
 
   #members({ differing, isEqual }: MembersMessage, work: Work): boolean {
     const { core, journal, lacks, marks } = this.#keep;
+    this.#toldSince.clear();
     const others = differing.filter((member) => member !== core.id);
     if (others.length < differing.length) {
       // It is no more than copied to: what it knows of others will not be complete.
@@ -218,7 +222,7 @@ export class Session implements Owner {
   /** Who does not differ lacks nothing; of who does, what the primary has told is all. Of others the primary has not heard yet. */
   #forgetEqual(): void {
     const { core, lacks } = this.#keep;
-    const differing = this.#differing ?? [];
+    const differing = [...(this.#differing ?? []), ...this.#toldSince];
     for (const member of lacks.members()) {
       const isKnown = member === this.source || this.#told.has(member);
       if (isKnown && !differing.includes(member)) lacks.forget(member);

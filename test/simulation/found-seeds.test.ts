@@ -28,6 +28,8 @@ const FOUND_LATER = [
   [12197, 'a member that joined kept a write that had failed at its primary, and nobody knew'],
   [21085, 'a copy for behind the end arrived when the volume had been cut, and had grown again'],
   [20305, 'a write, the same'],
+  [750004480, 'a member was zeroed while one that may be promoted had not heard of it'],
+  [760006166, 'a member that became equal was told of a new one, and took it for one that lacks nothing'],
   [11169, 'what was unsettled behind the end was copied when it was there again'],
 ] as const;
 

@@ -129,6 +129,10 @@ export class MemberProcess implements Station {
     this.#pairRevisions.set(member, Math.max(revision, this.#pairRevisions.get(member) ?? 0));
   }
 
+  get isLeaving(): boolean {
+    return this.#replica.view().pairs.some(({ state }) => state === 'leaving');
+  }
+
   servesNow(): boolean {
     // What the rules have decided last counts only when it is durable.
     return !this.#isPersisting && this.#replica.servesNow(this.nowMs);

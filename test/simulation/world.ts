@@ -172,6 +172,13 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
       throw this.violation(`hangs: ${[...waiting, this.oracles.unsettledYet() ?? ''].join('; ')}`);
     }
     this.#runFor(IDLE_MS, () => false);
+    // A record that says duplex may be one that has not heard yet: with a fence hosts wait for nothing meanwhile.
+    const isLeaving = (): boolean => this.process(this.directory.primary)?.isLeaving === true;
+    if (isLeaving() && !this.#runFor(QUIET_MS_MAX, () => !isLeaving() && isQuiet())) {
+      throw this.violation(
+        `hangs: a pair is being left, ${this.oracles.unsettledYet() ?? 'and all else is quiet'}`,
+      );
+    }
     for (const host of this.hosts) host.settle();
     this.oracles.lookWhenQuiet(scheduler.nowMs);
   }

@@ -283,6 +283,54 @@ describe('what is durable', () => {
     expect(areEqual(group, B, C)).toBe(true);
   });
 
+  test('I7: who is told of a new member while it becomes equal does not take it for one that lacks nothing', () => {
+    const group = new TestGroup([A, B]);
+    group.run();
+    group.park((input, member) => {
+      const isNews = input.kind === 'from-primary' && input.message.kind === 'members';
+      const isOfC = isNews && input.message.kind === 'members' && input.message.differing.includes(C);
+      return member === B && (input.kind === 'unmarked' || isOfC);
+    });
+    group.tell();
+    group.newMember(C);
+    group.cutOff(C);
+    group.tell({ members: [...group.config.members, ...configOf([C], A).members] });
+    group.pass(200);
+    expect(group.parked.map(({ kind }) => kind)).toEqual(['unmarked', 'from-primary']);
+    group.unpark();
+    group.pass(1000);
+    expect(group.get(B).durable).toMatchObject({ isEqual: true, lacksAll: [C] });
+  });
+
+  test('I7: nobody is zeroed while one that may be promoted has not heard of it', () => {
+    const group = duplexGroup([A, B]);
+    group.write(A, 0, 1);
+    group.newMember(C);
+    group.cutOff(C);
+    group.tell({ members: [...group.config.members, ...configOf([C], A).members] });
+    group.kill(A);
+    group.cutOff(B);
+    group.cut.delete(C);
+    group.start(A);
+    group.pass(500);
+    const zeroes = () =>
+      group
+        .get(A)
+        .effectsOf('send')
+        .filter(({ to, message }) => to === C && message.kind === 'zero').length;
+    expect(
+      group
+        .get(A)
+        .replica.view()
+        .pairs.map(({ state }) => state),
+    ).toEqual(['connecting', 'copying']);
+    expect(zeroes()).toBe(0);
+    group.pass(5000);
+    expect(zeroes()).toBe(1);
+    expect([B, C].map((id) => group.pairOf(id))).toEqual(['suspended', 'duplex']);
+    expect(areEqual(group, A, C)).toBe(true);
+  });
+
   test('I8: a secondary keeps what is unsettled until it is called equal', () => {
     const group = duplexGroup([A, B]);
     group.park((input, at) => input.kind === 'from-secondary' && at === A);
