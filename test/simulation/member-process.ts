@@ -310,10 +310,7 @@ export class MemberProcess implements Station {
     });
   }
 
-  /**
-   * What a host writes may be copied to who did not follow, or where it failed here, also when it has been copied before and the bit has not been cleared since;
-   * what else differs is known when a session begins.
-   */
+  /** What a host writes may be copied to who did not follow, or where it failed here, and that again and again; what else differs a session's beginning tells. */
   #setBits({ member, ranges }: Extract<Effect, { kind: 'set-bits' }>, cause: EventBody['kind']): void {
     this.disk.setBits(member, ranges, true);
     if (['start', 'configure', 'link-up', 'allocated'].includes(cause)) return;
