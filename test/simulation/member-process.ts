@@ -40,7 +40,7 @@ export interface Surroundings extends Passage {
   /** Blocks that somebody who does not follow lacks from now on. */
   written(blocks: number): void;
   copied(by: MemberProcess, range: Range): void;
-  linked(by: MemberProcess, to: MemberId): void;
+  linked(by: MemberProcess, to: MemberId, told: readonly Range[]): void;
   readonly fence: Fence;
   readonly recordMs: number;
   /** The effects may be looked at, and changed by deliberate bugs. */
@@ -57,7 +57,7 @@ const TICK_MS = 100;
 interface EffectItem {
   readonly effect: Effect;
   /** The event that it comes from. */
-  readonly cause: EventBody['kind'];
+  readonly cause: EventBody;
   /** Of a report: what was known of the pair when the rules decided. */
   readonly pairRevision: number;
 }
@@ -217,7 +217,7 @@ export class MemberProcess implements Station {
 
   #step(event: EventBody): void {
     this.#around.trace(this.id, () => `<- ${describe(event)}`);
-    if (event.kind === 'link-up') this.#around.linked(this, event.to);
+    if (event.kind === 'link-up') this.#around.linked(this, event.to, event.unsettled);
     // Of who lacks everything nothing can be spared when nobody can say what there is.
     if (event.kind === 'allocated' && event.ranges === undefined) {
       this.#around.written(this.disk.fileBytes / BLOCK_BYTES);
@@ -233,7 +233,7 @@ export class MemberProcess implements Station {
     if (persist !== undefined) this.#items.push({ persist });
     for (const effect of effects) {
       const pairRevision = effect.kind === 'report' ? (this.#pairRevisions.get(effect.member) ?? 0) : 0;
-      this.#items.push({ effect, pairRevision, cause: event.kind });
+      this.#items.push({ effect, pairRevision, cause: event });
     }
     this.#drain();
   }
@@ -311,9 +311,10 @@ export class MemberProcess implements Station {
   }
 
   /** What a host writes may be copied to who did not follow, or where it failed here, and that again and again; what else differs a session's beginning tells. */
-  #setBits({ member, ranges }: Extract<Effect, { kind: 'set-bits' }>, cause: EventBody['kind']): void {
+  #setBits({ member, ranges }: Extract<Effect, { kind: 'set-bits' }>, cause: EventBody): void {
     this.disk.setBits(member, ranges, true);
-    if (['start', 'configure', 'link-up', 'allocated'].includes(cause)) return;
+    if (['start', 'allocated'].includes(cause.kind) || (cause.kind === 'link-up' && cause.to === member))
+      return;
     for (const range of ranges) this.#around.written(blocksOf(range).length);
   }
 

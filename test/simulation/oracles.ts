@@ -8,7 +8,7 @@
  *  copied       what is copied is in proportion to what differed
  */
 
-import type { MemberId } from '../../src/peer-protocol/messages.ts';
+import type { MemberId, Range } from '../../src/peer-protocol/messages.ts';
 import type { DurableState } from '../../src/replication/effects.ts';
 import type { Directory } from './directory.ts';
 import type { History } from './history.ts';
@@ -155,9 +155,13 @@ export class Oracles {
    * A pair is about to be made equal: what differs may be copied. Also what was in flight at either of them, or all that was marked at one that has lost its
    * cache, though they may differ in everything for other reasons: a primary cannot know which of that it has already.
    */
-  linked(from: MemberId, to: MemberId): void {
+  linked(from: MemberId, to: MemberId, told: readonly Range[]): void {
     const [source, target] = [this.#member(from), this.#member(to)];
-    if (source === undefined || target === undefined) return;
+    if (source === undefined || target === undefined) {
+      // It has been taken away meanwhile, and its primary has not heard.
+      for (const range of told) this.copyableBytes += range.length;
+      return;
+    }
     const known = knownDifferences(source, target);
     if (known !== 'everything') {
       this.copyableBytes += known.size * BLOCK_BYTES;

@@ -345,8 +345,8 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
     this.oracles.copiedBytes += range.length;
   }
 
-  linked(by: MemberProcess, to: MemberId): void {
-    this.oracles.linked(by.id, to);
+  linked(by: MemberProcess, to: MemberId, told: readonly Range[]): void {
+    this.oracles.linked(by.id, to, told);
   }
 
   through(from: MemberId, to: MemberId, epoch: number, request: HostRequest): void {
