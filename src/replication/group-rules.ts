@@ -168,17 +168,19 @@ export function handOverUndone(segment: SegmentRecord): SegmentRecord {
 }
 
 /**
- * `isHandedOver`: the primary of before does not serve any more; it has said so itself (I14).
+ * `hasGivenWay`: the primary of before does not serve; it has said so itself (I14).
  * @throws ControlError not-found, conflict
  */
 export function failedOver(
   segment: SegmentRecord,
   to: RealVolumeId,
   force: boolean,
-  isHandedOver = false,
+  hasGivenWay = false,
 ): SegmentRecord {
   const target = failoverTarget(segment, to, force);
   const isPromotable = target.pair === 'duplex';
+  // Who was to wait for the lease of the primary before it, and may not have, cannot say that nobody serves any more.
+  const isHandedOver = hasGivenWay && segment.isHandedOver;
   return promoted(segment, to, { isHandedOver, isForced: !isPromotable }, (copy) => {
     if (copy.role === 'primary') return { pair: 'suspended', reason: 'was-primary' };
     if (isPromotable || copy.pair === 'suspended') return { pair: copy.pair, reason: copy.reason };

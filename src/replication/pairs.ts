@@ -320,7 +320,7 @@ export class Pairs {
     if (to === 'duplex') pair.retryMs = core.limits.retryMs; // until then one that fails is tried ever more rarely
     if (wasDiffering !== pair.isDiffering && to !== 'leaving') this.#telling.members(false, () => undefined);
     if (to !== 'leaving' && to !== 'suspended') {
-      pair.isReportDue = pair.recorded !== RECORDED_AS[to];
+      pair.isReportDue = to === 'joining' || pair.recorded !== RECORDED_AS[to]; // the answer is what it waits for
       if (pair.isReportDue) pair.reason = null;
       this.#report(pair);
     }

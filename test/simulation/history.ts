@@ -33,6 +33,7 @@ export class History {
   readonly #touched = new Map<number, number[]>();
   readonly #open = new Set<WriteEntry>();
   #writes = 0;
+  #cutMs = Number.NEGATIVE_INFINITY;
 
   constructor(sectors: typeof HOT_SECTORS) {
     for (const sector of sectors) {
@@ -75,18 +76,19 @@ export class History {
 
   /** These are being cut off: who has begun to read them may see that already. */
   cut(sectors: Iterable<number>, nowMs: number): void {
+    this.#cutMs = nowMs;
     const write = { id: ++this.#writes, content: 0, startedMs: nowMs, endedMs: nowMs, isAnswered: false };
     for (const sector of sectors) {
       this.#entries(sector).push({ write, supersededMs: Number.POSITIVE_INFINITY, isBuried: false });
     }
   }
 
-  /** They are there again, as if they had never been written, but for what is still under way. */
+  /** They are there again, as if they had never been written, but for what was still under way when they were cut off. */
   zeroed(sectors: Iterable<number>, nowMs: number): void {
     const write = { id: ++this.#writes, content: 0, startedMs: nowMs, endedMs: nowMs, isAnswered: true };
     for (const sector of sectors) {
       for (const entry of this.#entries(sector)) {
-        if (entry.write.endedMs > nowMs) continue;
+        if (entry.write.endedMs > this.#cutMs) continue;
         entry.supersededMs = Math.min(entry.supersededMs, nowMs);
         entry.isBuried = true;
       }

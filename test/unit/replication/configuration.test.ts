@@ -73,6 +73,28 @@ describe('configuration', () => {
     expect(group.pairOf(B)).toBe('duplex');
   });
 
+  test('a pair that joins is reported, whatever an old record said of it', () => {
+    const group = duplexGroup([A, B]);
+    group.cutOff(B);
+    group.write(A, 0, 1);
+    group.pass(500);
+    expect(group.pairOf(B)).toBe('suspended');
+    // A was told when it was duplex, and begins again.
+    group.kill(A);
+    const { durable } = group.get(A);
+    const members = durable!.config.members.map((member) => ({ ...member, pair: 'duplex' as const }));
+    group.get(A).durable = { ...durable!, config: { ...durable!.config, members } };
+    group.cut.clear();
+    group.isDirectoryUp = false;
+    group.start(A);
+    group.pass(1000);
+    expect(group.get(A).replica.view().pairs).toMatchObject([{ state: 'joining' }]);
+    group.isDirectoryUp = true;
+    group.pass(1000);
+    expect(group.get(A).replica.view().pairs).toMatchObject([{ state: 'duplex' }]);
+    expect(group.pairOf(B)).toBe('duplex');
+  });
+
   test('what the record says while a report is on its way counts when that has been answered', () => {
     const group = duplexGroup([A, B]);
     group.park(({ kind }) => kind === 'reported');

@@ -241,6 +241,13 @@ describe('another primary', () => {
     );
   });
 
+  test('a primary that gave way while it may have been waiting for the lease of who was before it leaves that to who comes after', () => {
+    const before = failedOver(segmentOf('duplex', 'duplex'), M, false);
+    expect(shown(failedOver(before, N, false, true))).toBe(
+      '9 waits: s1 suspended was-primary, s2 suspended was-primary, s3 primary',
+    );
+  });
+
   test('a primary that was forced is so for its epoch', () => {
     const before = failedOver(segmentOf('copying', 'copying'), M, true);
     const inStep = { ...before, copies: before.copies.map((each) => ({ ...each, pair: 'duplex' as const })) };
