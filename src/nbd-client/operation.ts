@@ -122,7 +122,7 @@ export class Attempt extends PendingRequest {
     const { command, flags, offset, length } = operation;
     super({ cookie, command, flags, offset, length, contextIds });
     this.operation = operation;
-    operation.extents.length = 0;
+    if (operation.extents.length > 0) operation.extents.length = 0; // of an attempt before
   }
 
   refuse(errno: Errno, text: string, offset: number | undefined): void {

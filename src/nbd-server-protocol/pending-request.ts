@@ -37,7 +37,8 @@ export class PendingRequest {
   readonly #runs: number[] = [];
   #contentChunks = 0;
   readonly #errorOffsets: number[] = [];
-  readonly #contextsLeft: Set<number>;
+  /** Of a block status: those that have not come. */
+  readonly #contextsLeft: Set<number> | undefined;
   /** Bytes told of in the status chunk under way; undefined between chunks. */
   #statusSum: number | undefined;
 
@@ -49,7 +50,7 @@ export class PendingRequest {
     this.flags = flags;
     this.offset = offset;
     this.length = length;
-    this.#contextsLeft = new Set(command === Command.blockStatus ? contextIds : []);
+    this.#contextsLeft = command === Command.blockStatus ? new Set(contextIds) : undefined;
   }
 
   /** A content chunk has begun: data or a hole. Throws ProtocolError when it may not be there. */
@@ -78,7 +79,7 @@ export class PendingRequest {
   /** A block status chunk has begun. */
   beginStatus(contextId: number, descriptors: number): void {
     if (this.command !== Command.blockStatus) throw wrong('a block status for another request');
-    if (!this.#contextsLeft.delete(contextId)) {
+    if (this.#contextsLeft?.delete(contextId) !== true) {
       throw wrong(`context ${contextId} came twice, or was not asked for`);
     }
     if ((this.flags & CommandFlag.reqOne) !== 0 && descriptors !== 1) throw wrong('more than one extent');
@@ -104,7 +105,8 @@ export class PendingRequest {
       const whole = this.#runs[0] === this.offset && this.#runs[1] === this.offset + this.length;
       if (!whole) throw wrong('a read that succeeded without all of its data');
     }
-    if (this.#contextsLeft.size > 0) throw wrong('a block status that succeeded without every context');
+    if ((this.#contextsLeft?.size ?? 0) > 0)
+      throw wrong('a block status that succeeded without every context');
   }
 
   #addRun(start: number, end: number): void {

@@ -83,6 +83,30 @@ test('what is sent in one turn is handed over in one call', async () => {
   expect(rest.primaryOwner.batches.length).toBe(1);
 });
 
+test('acknowledgements that follow one another are one message, each is handed over, and nothing overtakes them', async () => {
+  const server = await startServer((link) => link.accept(ANSWER));
+  const peer = await RawPeer.connect(server.address);
+  peer.send(helloFrame(), ...[1, 2, 3, 4, 5, 6].map(flush), frame({ kind: Kind.heartbeat, number: 9 }));
+  await peer.until(({ kinds }) => kinds.length === 2);
+  const session = server.sessions[0];
+  if (session === undefined) throw new Error('no hello came');
+  await session.owner.until(() => session.owner.messages.length === 7);
+  const { link } = session;
+  for (const seq of [1, 2, 3]) link.send({ kind: 'ack', seq, result: 'done' });
+  link.send({ kind: 'ack', seq: 4, result: 'io' });
+  link.send({ kind: 'ack', seq: 6, result: 'io' });
+  link.send({ kind: 'heartbeat-ack', token: 9, received: 6 });
+  link.send({ kind: 'ack', seq: 5, result: 'io' });
+  await peer.until(({ kinds }) => kinds.length === 7);
+  expect(peer.frames.slice(2)).toEqual([
+    frame({ kind: Kind.ack, number: 3, length: 3 }),
+    frame({ kind: Kind.ack, number: 4, length: 1, value: 2 }),
+    frame({ kind: Kind.ack, number: 6, length: 1, value: 2 }),
+    frame({ kind: Kind.heartbeatAck, number: 9, confirmed: 6 }),
+    frame({ kind: Kind.ack, number: 5, length: 1, value: 2 }),
+  ]);
+});
+
 test('the window is kept: what is beyond it waits, in order, for acknowledgements', async () => {
   const { primary, primaryOwner, secondary, secondaryOwner } = await pair();
   for (let seq = 1; seq <= 200; seq++) primary.send({ kind: 'flush', seq, confirmed: 0 });
@@ -337,11 +361,18 @@ test.each([
   await other.primaryOwner.until(() => other.primaryOwner.messages.length === 1);
 });
 
-const ack = frame({ kind: Kind.ack, number: 1 });
+const ack = frame({ kind: Kind.ack, number: 1, length: 1 });
 const welcome = frame({ kind: Kind.welcome, number: 8, length: WINDOW.bytesMax, value: 1 });
 test.each([
-  ['an ack of nothing', [frame({ kind: Kind.ack, number: 2 })], [], 'bad-message'],
+  ['an ack of nothing', [frame({ kind: Kind.ack, number: 2, length: 1 })], [], 'bad-message'],
   ['an ack again', [ack, ack], ['ack'], 'bad-message'],
+  [
+    'an ack of one, and of one too many',
+    [frame({ kind: Kind.ack, number: 2, length: 2 })],
+    ['ack'],
+    'bad-message',
+  ],
+  ['an ack of a million', [frame({ kind: Kind.ack, number: 2 ** 40, length: 2 ** 20 })], [], 'bad-message'],
   ['an answer to no heartbeat', [frame({ kind: Kind.heartbeatAck })], [], 'bad-message'],
   ['that it receives what is acknowledged', [ack, frame({ kind: Kind.receiving })], ['ack'], 'bad-message'],
   ['a word after fenced', [frame({ kind: Kind.fenced, number: 1 }), ack], ['fenced'], 'bad-message'],
@@ -375,7 +406,7 @@ test('an ack of what has not left yet ends the link: its payload may be in use',
         peer.socket.pause();
         const wide = frame({ kind: Kind.welcome, number: 8, length: 2 ** 29, value: 1 });
         peer.send(wide, frame({ kind: Kind.ready }));
-        setTimeout(() => peer.send(frame({ kind: Kind.ack, number: 1 })), 100);
+        setTimeout(() => peer.send(frame({ kind: Kind.ack, number: 1, length: 1 })), 100);
       });
   });
   const connected = await dial(address);
