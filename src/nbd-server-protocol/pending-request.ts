@@ -23,6 +23,8 @@ export interface PendingRequestOptions {
   readonly contextIds?: readonly number[];
 }
 
+const NONE: never[] = [];
+
 /** May be extended with what its owner wants to keep beside it. */
 export class PendingRequest {
   readonly cookie: number;
@@ -34,9 +36,9 @@ export class PendingRequest {
   failed = false;
 
   /** Sorted, separate runs of content: start, end, start, end, … */
-  readonly #runs: number[] = [];
+  readonly #runs: number[];
   #contentChunks = 0;
-  readonly #errorOffsets: number[] = [];
+  #errorOffsets: number[] | undefined;
   /** Of a block status: those that have not come. */
   readonly #contextsLeft: Set<number> | undefined;
   /** Bytes told of in the status chunk under way; undefined between chunks. */
@@ -50,6 +52,7 @@ export class PendingRequest {
     this.flags = flags;
     this.offset = offset;
     this.length = length;
+    this.#runs = command === Command.read ? [] : NONE;
     this.#contextsLeft = command === Command.blockStatus ? new Set(contextIds) : undefined;
   }
 
@@ -62,7 +65,8 @@ export class PendingRequest {
     if (++this.#contentChunks > 1 && (this.flags & CommandFlag.df) !== 0) {
       throw wrong('a second content chunk for a read that must not be fragmented');
     }
-    if (this.#errorOffsets.some((at) => at >= offset && at < end)) throw wrong('content after its error');
+    if (this.#errorOffsets?.some((at) => at >= offset && at < end) === true)
+      throw wrong('content after its error');
     this.#addRun(offset, end);
   }
 
@@ -72,6 +76,7 @@ export class PendingRequest {
     if (offset === undefined) return;
     if (offset < this.offset || offset >= this.offset + this.length)
       throw wrong('an error outside the request');
+    this.#errorOffsets ??= [];
     if (this.#errorOffsets.length === PIECES_MAX) throw new ProtocolError('too-big', 'too many error chunks');
     this.#errorOffsets.push(offset);
   }

@@ -21,7 +21,7 @@
  */
 
 import type { Buffer } from 'node:buffer';
-import { get16, get32 } from '../base/big-endian.ts';
+import { get16, get32 } from './big-endian.ts';
 import {
   Command,
   Errno,

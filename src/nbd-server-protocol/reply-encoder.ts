@@ -9,7 +9,7 @@
  *   extended     magic 4, flags 2, type 2, cookie 8, offset of the request 8, payload length 8 (32 bytes)
  */
 
-import { put16, put32 } from '../base/big-endian.ts';
+import { put16, put32 } from './big-endian.ts';
 import {
   EXTENDED_REPLY_MAGIC,
   type HeaderStyle,

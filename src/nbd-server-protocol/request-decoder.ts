@@ -21,7 +21,7 @@
  *       24      4  length (8 when extended)   length: of the payload with PAYLOAD_LEN, else the effect length
  */
 
-import { get16, get32 } from '../base/big-endian.ts';
+import { get16, get32 } from './big-endian.ts';
 import {
   Command,
   CommandFlag,

@@ -5,7 +5,7 @@
  */
 
 import type { Buffer } from 'node:buffer';
-import { put16, put32 } from '../base/big-endian.ts';
+import { put16, put32 } from './big-endian.ts';
 import {
   Command,
   CommandFlag,

@@ -41,8 +41,8 @@
  *  2. The header has a checksum of its own, so that its length of the payload can be relied on before the payload is there.
  */
 
-import { get16, get32, put16, put32 } from '../base/big-endian.ts';
 import { crc32cOfWords } from '../base/crc32c.ts';
+import { get16, get32, put16, put32 } from '../nbd-server-protocol/big-endian.ts';
 import {
   Flag,
   HEADER_BYTES,

@@ -161,6 +161,7 @@ export const ANSWERS: readonly SecondaryMessage[] = [
   { kind: 'fenced', epoch: 12 },
 ];
 
+/** The same as they look on the wire, and an ack of several. */
 export const ON_WIRE: readonly Message[] = [
   ...ANSWERS.map((message) => (message.kind === 'ack' ? { ...message, count: 1 } : message)),
   { kind: 'ack', seq: 2 ** 34 + 3, count: 3, result: 'done' },

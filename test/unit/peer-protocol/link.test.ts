@@ -83,30 +83,6 @@ test('what is sent in one turn is handed over in one call', async () => {
   expect(rest.primaryOwner.batches.length).toBe(1);
 });
 
-test('acknowledgements that follow one another are one message, each is handed over, and nothing overtakes them', async () => {
-  const server = await startServer((link) => link.accept(ANSWER));
-  const peer = await RawPeer.connect(server.address);
-  peer.send(helloFrame(), ...[1, 2, 3, 4, 5, 6].map(flush), frame({ kind: Kind.heartbeat, number: 9 }));
-  await peer.until(({ kinds }) => kinds.length === 2);
-  const session = server.sessions[0];
-  if (session === undefined) throw new Error('no hello came');
-  await session.owner.until(() => session.owner.messages.length === 7);
-  const { link } = session;
-  for (const seq of [1, 2, 3]) link.send({ kind: 'ack', seq, result: 'done' });
-  link.send({ kind: 'ack', seq: 4, result: 'io' });
-  link.send({ kind: 'ack', seq: 6, result: 'io' });
-  link.send({ kind: 'heartbeat-ack', token: 9, received: 6 });
-  link.send({ kind: 'ack', seq: 5, result: 'io' });
-  await peer.until(({ kinds }) => kinds.length === 7);
-  expect(peer.frames.slice(2)).toEqual([
-    frame({ kind: Kind.ack, number: 3, length: 3 }),
-    frame({ kind: Kind.ack, number: 4, length: 1, value: 2 }),
-    frame({ kind: Kind.ack, number: 6, length: 1, value: 2 }),
-    frame({ kind: Kind.heartbeatAck, number: 9, confirmed: 6 }),
-    frame({ kind: Kind.ack, number: 5, length: 1, value: 2 }),
-  ]);
-});
-
 test('the window is kept: what is beyond it waits, in order, for acknowledgements', async () => {
   const { primary, primaryOwner, secondary, secondaryOwner } = await pair();
   for (let seq = 1; seq <= 200; seq++) primary.send({ kind: 'flush', seq, confirmed: 0 });
