@@ -12,6 +12,7 @@
  *  3. A request is answered once, and not before the file has done with its payload.
  */
 
+import { performance } from 'node:perf_hooks'; // the global of that name is looked for at each call
 import { TokenMap } from '../base/token-map.ts';
 import type { GroupConfig, HandOver } from '../control-protocol/copy-groups.ts';
 import type { RealVolumeId } from '../control-protocol/names.ts';
