@@ -7,7 +7,8 @@
  * 1. An id is durable here before the directory is told of it. So the one that the directory has taken last is always among those that the
  *    folder knows, though the process may have ended before it heard of that; unless the folder is an older one.
  * 2. Only what the directory has taken counts, in `number`: a folder that is refused does not become newer by being started often.
- * 3. The place is that of the process whose claim was taken last. So with the lock of that place nobody else runs with what
+ * 3. What an older folder has to forget, once it has been taken all the same (claim-name.ts), is durable here before it is claimed as restored.
+ * 4. The place is that of the process whose claim was taken last. So with the lock of that place nobody else runs with what
  *    that one had.
  */
 
@@ -25,6 +26,8 @@ export interface InstanceState {
   readonly place: FolderPlace;
   /** Later ones, of which no answer has come. */
   readonly tried: readonly string[];
+  /** It has been claimed as restored, and may have been taken as such: what its members know of others has not been forgotten yet. */
+  readonly isRestoring?: true;
 }
 
 export interface InstanceOptions {
@@ -62,6 +65,21 @@ export class Instance {
     return this.#state.place.file !== this.#options.place.file;
   }
 
+  get isRestoring(): boolean {
+    return this.#state.isRestoring === true;
+  }
+
+  /** It is about to be claimed as restored. @throws StoreError */
+  restoring(): void {
+    this.#keepSurely({ ...this.#state, isRestoring: true });
+  }
+
+  /** It has been taken, and what was to be forgotten has been. @throws StoreError */
+  restored(): void {
+    const { isRestoring: _, ...state } = this.#state;
+    this.#keepSurely(state);
+  }
+
   /** What the directory is to be told now. */
   claim(): InstanceClaim {
     const { nowMs, place } = this.#options;
@@ -81,7 +99,7 @@ export class Instance {
     const isKnown = id === this.#state.taken;
     const number = told ?? (isKnown ? this.#state.number : acknowledged + 1);
     if (isKnown && number === this.#state.number) return;
-    this.#keep({ taken: id, number, place: this.#options.place, tried: [] });
+    this.#keep({ ...this.#state, taken: id, number, place: this.#options.place, tried: [] });
   }
 
   /** Without a new one, when there are too many that have had no answer, or the disk does not take it. */
@@ -93,15 +111,19 @@ export class Instance {
   }
 
   #keep(state: InstanceState): boolean {
-    const { table, log } = this.#options;
     try {
-      table.keepInstance(state);
+      this.#keepSurely(state);
+      return true;
     } catch (error) {
       if (!(error instanceof StoreError) || this.#id === '') throw error;
+      const { log } = this.#options;
       log.warn({ error: error.message }, 'which life of the data folder this is could not be kept');
       return false;
     }
+  }
+
+  #keepSurely(state: InstanceState): void {
+    this.#options.table.keepInstance(state);
     this.#state = state;
-    return true;
   }
 }

@@ -125,7 +125,8 @@ async function start(
   const folders = copyFolders(data.file('copies'), options.bootId);
   const isHeard = await claimName({
     ...{ name, id: data.id, clusterId: table.clusterId, instance, directory, log },
-    forget: options.isRestored === true ? () => forgetAll(folders) : undefined,
+    isRestored: options.isRestored === true,
+    forget: () => forgetAll(folders),
   });
   const allocated = await putInOrder(table, volumes, log);
   const capacityBytes = options.capacityBytes ?? folderSpace(volumes.path).totalBytes;
