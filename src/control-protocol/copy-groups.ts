@@ -95,6 +95,8 @@ export const PairReport = z
      * sender may have reported `suspended` since.
      */
     pairRevision: z.int().min(0).max(PAIR_REVISION_MAX),
+    /** Where it is connected to the member: `conflict` when that is not where the member's storage system is, or is known to be. */
+    peer: Endpoint.optional(),
   })
   .refine(
     ({ pair, reason }) => reason === null || pair === 'suspended',

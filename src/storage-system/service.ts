@@ -126,7 +126,7 @@ async function start(
   const isHeard = await claimName({
     ...{ name, id: data.id, clusterId: table.clusterId, instance, directory, log },
     isRestored: options.isRestored === true,
-    forget: () => forgetAll(folders),
+    forget: () => forgetAll(table, folders),
   });
   const allocated = await putInOrder(table, volumes, log);
   const capacityBytes = options.capacityBytes ?? folderSpace(volumes.path).totalBytes;
@@ -181,7 +181,8 @@ async function start(
 }
 
 /** What members know of one another is not true any more: each is as one whose machine has lost what it had not flushed, everywhere. */
-async function forgetAll(folders: MemberFolders): Promise<void> {
+async function forgetAll(table: RealVolumeTable, folders: MemberFolders): Promise<void> {
+  table.keepPutBack();
   for (const id of await folders.ids()) await folders.remove(id);
 }
 
