@@ -7,6 +7,7 @@
  *   wrong cluster, wrong identity     -> give up; an older folder that a person wants to be taken all the same is claimed as such
  *   no answer, and the folder lies where it did  -> go on: nobody else can have begun with it, and what has to be said is said later
  *   no answer, and it has been moved  -> ask again: it may be a copy; then give up
+ *   no answer, and nobody knows whether it has been moved  -> ask again, for as long as it takes: it is hardly a copy, but may be one
  *
  * An older folder forgets what its members know of others, since none of it is true any more:
  *
@@ -35,6 +36,8 @@ export interface ClaimOptions {
   /** What members know of others. */
   readonly forget: () => Promise<void>;
   readonly log: Log;
+  /** With one that is online, or with none that answers; default 8,000. */
+  readonly patienceMs?: number;
 }
 
 const ANSWER_MS = 2_000;
@@ -47,8 +50,8 @@ const RETRY_MS = 250;
  * @throws ControlError `wrong-cluster`, `wrong-identity`, `unavailable`; StoreError
  */
 export async function claimName(options: ClaimOptions): Promise<boolean> {
-  const { directory, instance, forget, log, name } = options;
-  const untilMs = performance.now() + PATIENCE_MS;
+  const { directory, instance, forget, log, name, patienceMs = PATIENCE_MS } = options;
+  let untilMs = Number.POSITIVE_INFINITY;
   let told: string | undefined;
   let isAskedFor = false;
   for (;;) {
@@ -66,12 +69,16 @@ export async function claimName(options: ClaimOptions): Promise<boolean> {
       continue;
     }
     if (code === 'wrong-cluster' || code === 'wrong-identity') throw refusal;
-    const isSurelyTheLatest = !instance.isMoved && !instance.isRestoring;
+    const { whereabouts } = instance;
+    const isSurelyTheLatest = whereabouts === 'same' && !instance.isRestoring;
     if (code !== 'in-use' && isSurelyTheLatest) return code !== 'unreachable';
-    if (performance.now() > untilMs) throw givenUp(refusal);
-    if (code !== told)
+    if (code !== told) {
       log.warn({ storage: name, directory: directory.url, cause: message }, 'waits to start');
+      const isPatient = code !== 'in-use' && whereabouts !== 'moved';
+      untilMs = isPatient ? Number.POSITIVE_INFINITY : performance.now() + patienceMs;
+    }
     told = code;
+    if (performance.now() > untilMs) throw givenUp(refusal);
     await sleep(RETRY_MS);
   }
 }

@@ -60,9 +60,14 @@ export class Instance {
     this.#renew();
   }
 
-  /** The folder lies elsewhere than it did: it may be a copy of one that is in use. */
-  get isMoved(): boolean {
-    return this.#state.place.file !== this.#options.place.file;
+  /**
+   * Where the folder lies: where it did; elsewhere (`moved`), so that it may be a copy of one that is in use; or nobody knows which.
+   */
+  get whereabouts(): 'same' | 'moved' | 'unknown' {
+    const [before, now] = [this.#state.place, this.#options.place];
+    if (before.lock === now.lock) return 'same';
+    if (before.file === null || now.file === null) return 'unknown';
+    return before.file === now.file ? 'same' : 'moved';
   }
 
   get isRestoring(): boolean {

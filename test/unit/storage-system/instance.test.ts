@@ -138,7 +138,7 @@ describe('a folder that stays where it is', () => {
     directory.take(folder.start());
     folder.boot = 'boot-2';
     const instance = folder.start();
-    expect(instance.isMoved).toBe(false);
+    expect(instance.whereabouts).toBe('same');
     expect(directory.take(instance)).toBe('in-use');
     directory.leaseEnds();
     expect(directory.take(instance)).toBe('taken');
@@ -153,7 +153,7 @@ describe('a copy of a folder', () => {
     const copy = folder.copyTo('q');
     for (let start = 0; start < 3 * TRIED_MAX; start += 1) {
       const instance = copy.start();
-      expect(instance.isMoved).toBe(true);
+      expect(instance.whereabouts).toBe('moved');
       expect(directory.take(instance)).toBe('in-use');
     }
     expect(directory.take(original)).toBe('taken');
@@ -169,7 +169,7 @@ describe('a copy of a folder', () => {
     directory.leaseEnds();
     const instance = copy.start();
     expect(directory.take(instance)).toBe('taken');
-    expect(copy.start().isMoved).toBe(false);
+    expect(copy.start().whereabouts).toBe('same');
     expect(directory.take(original)).toBe('wrong-identity');
     expect(directory.take(folder.start())).toBe('wrong-identity');
     directory.leaseEnds();
