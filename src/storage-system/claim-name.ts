@@ -36,6 +36,8 @@ export interface ClaimOptions {
   /** What members know of others. */
   readonly forget: () => Promise<void>;
   readonly log: Log;
+  /** Ends the waiting: it rejects with an AbortError. */
+  readonly signal?: AbortSignal | undefined;
   /** With one that is online, or with none that answers; default 8,000. */
   readonly patienceMs?: number;
 }
@@ -50,7 +52,7 @@ const RETRY_MS = 250;
  * @throws ControlError `wrong-cluster`, `wrong-identity`, `unavailable`; StoreError
  */
 export async function claimName(options: ClaimOptions): Promise<boolean> {
-  const { directory, instance, forget, log, name, patienceMs = PATIENCE_MS } = options;
+  const { directory, instance, forget, log, name, signal, patienceMs = PATIENCE_MS } = options;
   let untilMs = Number.POSITIVE_INFINITY;
   let told: string | undefined;
   let isAskedFor = false;
@@ -79,7 +81,7 @@ export async function claimName(options: ClaimOptions): Promise<boolean> {
     }
     told = code;
     if (performance.now() > untilMs) throw givenUp(refusal);
-    await sleep(RETRY_MS);
+    await sleep(RETRY_MS, undefined, signal && { signal });
   }
 }
 

@@ -59,6 +59,8 @@ export interface StorageSystemOptions {
   readonly advertise?: string;
   /** Of the machine, which has another one when its page cache has gone (default: as the kernel says). */
   readonly bootId?: string;
+  /** It is not to be started any more. */
+  readonly signal?: AbortSignal;
   readonly log: Log;
 }
 
@@ -126,6 +128,7 @@ async function start(
   const isHeard = await claimName({
     ...{ name, id: data.id, clusterId: table.clusterId, instance, directory, log },
     isRestored: options.isRestored === true,
+    signal: options.signal,
     forget: () => forgetAll(table, folders),
   });
   const allocated = await putInOrder(table, volumes, log);
