@@ -14,6 +14,7 @@
  *  5. A catalog that is older than a folder (put back from a backup) takes whichever claims first: `acknowledged` says that it is older.
  */
 
+import type { Asker } from '../control-protocol/copy-groups.ts';
 import type { InstanceClaim } from '../control-protocol/directory-api.ts';
 import type { Endpoint, StorageName } from '../control-protocol/names.ts';
 import { ControlError } from '../model/errors.ts';
@@ -58,6 +59,14 @@ export function takenInstance(view: CatalogView, name: StorageName, claim: Insta
 export function reportedInstance(view: CatalogView, name: StorageName, claim: InstanceClaim): InstanceRecord {
   const { id, number } = takenInstance(view, name, claim);
   return { id, number };
+}
+
+/** @throws ControlError wrong-identity: another process has been taken for that storage system since */
+export function refuseOtherLife(view: CatalogView, { storage, acknowledged, lives }: Asker): void {
+  const latest = view.instances.get(storage);
+  if (latest === undefined || lives.includes(latest.id) || latest.number < acknowledged) return;
+  const text = `another process has been taken for storage system ${storage} since: this one is not it any more`;
+  throw new ControlError('wrong-identity', text);
 }
 
 /** @throws ControlError conflict: that is not where the storage system is */

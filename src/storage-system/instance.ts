@@ -13,6 +13,7 @@
  */
 
 import { randomUUID } from 'node:crypto';
+import type { Asker } from '../control-protocol/copy-groups.ts';
 import type { InstanceClaim } from '../control-protocol/directory-api.ts';
 import { StoreError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
@@ -97,6 +98,12 @@ export class Instance {
       follows: [...(taken === null ? [] : [taken]), ...tried].filter((id) => id !== this.#id),
       isSamePlace: this.#state.place.lock === place.lock,
     };
+  }
+
+  /** Those that the directory may have taken last. */
+  get lives(): Pick<Asker, 'acknowledged' | 'lives'> {
+    const { taken, tried, number } = this.#state;
+    return { acknowledged: number, lives: [...(taken === null ? [] : [taken]), ...tried] };
   }
 
   /** The directory has taken what was claimed, as its number `told`. */

@@ -143,7 +143,8 @@ async function start(
     },
     onFailures: () => registration?.changed(),
   });
-  const groups = new GroupDirectory({ api: directory, log });
+  const asker = () => ({ storage: name, ...instance.lives });
+  const groups = new GroupDirectory({ api: directory, asker, log });
   const members = new Members({
     ...{ table, realVolumes, directory: groups, log },
     folders,

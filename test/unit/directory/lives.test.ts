@@ -2,6 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { expect, test } from 'vitest';
+import type { LeaseVerdict } from '../../../src/control-protocol/copy-groups.ts';
 import type { InstanceClaim } from '../../../src/control-protocol/directory-api.ts';
 import { Epoch } from '../../../src/control-protocol/names.ts';
 import { MiB, until } from '../../support/directory-lab.ts';
@@ -47,4 +48,23 @@ test('who was put back is in step again when it has said where it is, and its pr
   expect(await standing(directory)).toBe('a primary, b suspended');
   await duplexAt('127.0.0.2');
   expect(await standing(directory)).toBe('a primary, b duplex');
+});
+
+test('leases are prolonged for the life that was taken last, and refused to one before it', async () => {
+  const { directory, first, then, claim, atB, ...lab } = await makePair();
+  await lab.b.start();
+  await lab.b.report(() => directory.url);
+  await lab.ended(directory.switchCopy(V, { storage: B }));
+  const ask = async (lives: readonly string[], acknowledged = 1): Promise<LeaseVerdict | undefined> => {
+    const asker = { storage: B, acknowledged, lives: [...lives] };
+    const leases = [{ realVolume: atB, epoch: Epoch.parse(2) }];
+    return (await directory.renewLeases({ asker, leases, givingWay: [] })).answers[0];
+  };
+  expect(await ask([first.id])).toBe('granted');
+  await lab.b.stop();
+  await until(async () => (await directory.storageSystem(B)).state === 'offline');
+  await claim({ ...then, acknowledged: 1, follows: [first.id] });
+  await expect(ask([first.id])).rejects.toMatchObject({ code: 'wrong-identity' });
+  expect(await ask([first.id, then.id]), 'one that has not heard of it yet').toBe('granted');
+  expect(await ask([randomUUID()], 3), 'of a folder that is newer than the catalog').toBe('granted');
 });

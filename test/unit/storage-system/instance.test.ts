@@ -3,7 +3,7 @@
 import { describe, expect, test } from 'vitest';
 import { StorageName } from '../../../src/control-protocol/names.ts';
 import { CatalogView } from '../../../src/directory/catalog-view.ts';
-import { refuseInstance, takenInstance } from '../../../src/directory/instances.ts';
+import { refuseInstance, refuseOtherLife, takenInstance } from '../../../src/directory/instances.ts';
 import { ControlError, StoreError } from '../../../src/model/errors.ts';
 import { Instance, type InstanceState, RENEW_MS, TRIED_MAX } from '../../../src/storage-system/instance.ts';
 import { silentLog } from '../../support/log.ts';
@@ -58,6 +58,7 @@ class Directory {
     const record = takenInstance(this.view, NAME, claim);
     this.view.instances.set(NAME, record);
     this.view.presence.set(`storage/${NAME}`, { lease: '1' });
+    refuseOtherLife(this.view, { storage: NAME, ...instance.lives }); // never, whether it has heard of it or not
     if (answer === 'arrives') instance.taken(claim, record.number);
     return 'taken';
   }
@@ -171,6 +172,7 @@ describe('a copy of a folder', () => {
     expect(directory.take(instance)).toBe('taken');
     expect(copy.start().whereabouts).toBe('same');
     expect(directory.take(original)).toBe('wrong-identity');
+    expect(() => refuseOtherLife(directory.view, { storage: NAME, ...original.lives })).toThrow(ControlError);
     expect(directory.take(folder.start())).toBe('wrong-identity');
     directory.leaseEnds();
     for (let start = 0; start < 3 * TRIED_MAX; start += 1) {
