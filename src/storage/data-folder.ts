@@ -11,7 +11,7 @@
  *    nothing else holds nothing, and gets a new one; with anything else it is refused.
  *
  * Where a folder lies tells it from its copies, by the inode of its lock. Within one life of the machine that can be relied on everywhere. After
- * it only on file systems of disks that keep inode numbers and times of birth: elsewhere (overlayfs, NFS, FUSE) a folder that nobody has touched
+ * it only on file systems that keep inode numbers and times of birth: elsewhere (overlayfs, NFS, FUSE) a folder that nobody has touched
  * may look as if it had been moved. There `file` is null, and who has to know whether it is a copy has to ask: it is never refused for that alone.
  * A file system that was cloned as a whole is the same to all of this.
  */
@@ -175,7 +175,7 @@ function holderOf(path: string): string {
   return pid === undefined ? 'another process' : `process ${pid}`;
 }
 
-/** By `f_type` of statfs: ext2 to 4, XFS, Btrfs, ZFS, F2FS, bcachefs. */
+/** By `f_type` of statfs: ext2 to 4, XFS, Btrfs, ZFS, F2FS, bcachefs; and tmpfs, where nothing outlives the machine's life unless it is a copy. */
 const KEEPS_INODES: readonly bigint[] = [
   0xef53n,
   0x58465342n,
@@ -183,6 +183,7 @@ const KEEPS_INODES: readonly bigint[] = [
   0x2fc12fc1n,
   0xf2f52010n,
   0xca451a4en,
+  0x01021994n,
 ];
 
 /** What is known of a lock. */
