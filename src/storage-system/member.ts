@@ -122,9 +122,8 @@ export class Member implements Requests {
       id,
       directory: options.directory,
       durable: () => this.#durable,
-      tell,
-      run,
-      log,
+      placeOf: (member) => this.#links.placeOf(member),
+      ...{ tell, run, log },
     });
     this.#links = new MemberLinks({ id, connect, clusterId, sizeBytes, config, tell, run, log });
   }
@@ -315,7 +314,9 @@ export class Member implements Requests {
       this.#fail(error.message);
       return;
     }
+    const isToldAnew = state.config !== this.config;
     this.#durable = state;
+    if (isToldAnew) this.#links.configured(state.config);
     this.#carryOutAll(effects);
     this.#isBusy = false;
     this.#run();
