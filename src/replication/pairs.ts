@@ -70,7 +70,7 @@ export class Pairs {
 
   /** A member that may be promoted lacks blocks: whoever got them now would have what nobody knows of when that one is promoted. */
   #isMakingEqual(): boolean {
-    return this.#pairs.some(({ state }) => state === 'connecting' || state === 'equalizing');
+    return this.#pairs.some(({ mayBeInStep, isDiffering }) => mayBeInStep && isDiffering);
   }
 
   find(member: MemberId): Pair | undefined {

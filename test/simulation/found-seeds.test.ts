@@ -39,6 +39,10 @@ const FOUND_LATER = [
     810006298,
     'a read was answered just before its primary lost its power, and heard of after that one went on',
   ],
+  [
+    810008708,
+    'a member that was equal did not tell what one lacked that was primary since, and had made others as itself',
+  ],
   [11169, 'what was unsettled behind the end was copied when it was there again'],
 ] as const;
 
