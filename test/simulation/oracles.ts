@@ -153,7 +153,7 @@ export class Oracles {
 
   /**
    * A pair is about to be made equal: what differs may be copied. Also what was in flight at either of them, or all that was marked at one that has lost its
-   * cache, though they may differ in everything for other reasons: a primary cannot know which of that it has already.
+   * cache, and what the member tells (`told`), though they may differ in everything for other reasons: a primary cannot know which of that it has already.
    */
   linked(from: MemberId, to: MemberId, told: readonly Range[]): void {
     const [source, target] = [this.#member(from), this.#member(to)];
@@ -169,9 +169,8 @@ export class Oracles {
     }
     const blocks = new Set([...source.disk.data.keys(), ...target.disk.data.keys()].map(blockOf));
     for (const block of source.disk.bits.get(to)?.keys() ?? []) blocks.add(block);
-    for (const { disk } of [source, target]) {
-      for (const range of disk.unsettled()) for (const block of blocksOf(range)) blocks.add(block);
-    }
+    const ranges = [...told, ...source.disk.unsettled(), ...target.disk.unsettled()];
+    for (const range of ranges) for (const block of blocksOf(range)) blocks.add(block);
     this.copyableBytes += blocks.size * BLOCK_BYTES;
   }
 
