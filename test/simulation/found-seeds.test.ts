@@ -43,6 +43,7 @@ const FOUND_LATER = [
     810008708,
     'a member that was equal did not tell what one lacked that was primary since, and had made others as itself',
   ],
+  [900013661, 'the same, of one that was not there when two others became primary'],
   [900005867, 'what a member tells that takes its primary for one that lacks everything is copied'],
   [11169, 'what was unsettled behind the end was copied when it was there again'],
 ] as const;

@@ -31,8 +31,8 @@ export function knownDifferences(one: MemberLook, other: MemberLook): ReadonlySe
   if (!knows(ours, other) || !knows(theirs, one)) return 'everything';
   if (ours.lacksAll.includes(other.id) || theirs.lacksAll.includes(one.id)) return 'everything';
   const known = new Set<number>([
-    ...toldAlone(one.disk, ours, other.id),
-    ...toldAlone(other.disk, theirs, one.id),
+    ...toldAlone(one, ours, other, theirs),
+    ...toldAlone(other, theirs, one, ours),
   ]);
   for (const { disk } of [one, other]) {
     for (const range of disk.unsettled()) for (const block of blocksOf(range)) known.add(block);
@@ -40,10 +40,16 @@ export function knownDifferences(one: MemberLook, other: MemberLook): ReadonlySe
   return known;
 }
 
-/** Who was primary tells, besides, what those lack that it had in step then. */
-function toldAlone({ bits }: MemberDisk, { role, mayBeInStep }: DurableState, to: MemberId): number[] {
-  const of = role === 'secondary' ? [to, ...mayBeInStep] : [to];
-  return of.flatMap((member) => [...(bits.get(member)?.keys() ?? [])]);
+/** Who was primary, or equal to one, tells, besides, what those lack that may have been primary since; it may not have heard of them yet. */
+function toldAlone({ disk }: MemberLook, of: DurableState, to: MemberLook, by: DurableState): number[] {
+  const isBehind = of.epoch < by.epoch;
+  const members = new Set<MemberId>([to.id]);
+  if (of.role === 'secondary' || isBehind) for (const member of of.mayBeInStep) members.add(member);
+  if (of.role === 'secondary' && isBehind) {
+    const isNext = by.config.epoch === of.epoch + 1;
+    for (const member of isNext ? [by.config.primary] : disk.bits.keys()) members.add(member);
+  }
+  return [...members].flatMap((member) => [...(disk.bits.get(member)?.keys() ?? [])]);
 }
 
 function knows({ config }: DurableState, { id }: MemberLook): boolean {
