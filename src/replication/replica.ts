@@ -211,8 +211,8 @@ export class Replica {
       return;
     }
     // After an older catalog has been put back, revisions begin again with an epoch that nobody has known.
-    const isNews =
-      known === undefined || config.epoch > known.epoch || config.revision > known.config.revision;
+    const before = known?.config;
+    const isNews = before === undefined || config.epoch > before.epoch || config.revision > before.revision;
     if (isNews) this.#reconfigure(known, config);
     answer(false);
   }
