@@ -139,8 +139,10 @@ export class Pairs {
       return;
     }
     pair.recorded = recorded;
-    if (pair.state !== 'duplex' && pair.state !== 'equalizing' && pair.state !== 'copying') return;
-    pair.isReportDue = recorded !== RECORDED_AS[pair.state];
+    const { state } = pair;
+    const isOlder = state === 'suspended' && recorded === 'duplex'; // an older catalog was put back
+    if (!isOlder && state !== 'duplex' && state !== 'equalizing' && state !== 'copying') return;
+    pair.isReportDue = recorded !== RECORDED_AS[state];
     this.#report(pair);
   }
 

@@ -71,6 +71,17 @@ describe('configuration', () => {
     expect(group.pairOf(B)).toBe('duplex');
   });
 
+  test('an older record that calls a member duplex, and has come to be newer by its revision, is set right', () => {
+    const group = duplexGroup([A, B]);
+    const { members } = group.config;
+    group.cutOff(B);
+    group.write(A, 0, 1);
+    group.pass(500);
+    expect(group.pairOf(B)).toBe('suspended');
+    group.tell({ members });
+    expect(group.pairOf(B)).toBe('suspended');
+  });
+
   test('what an earlier life reported arrives before anybody is connected: it is set right when they are', () => {
     const group = duplexGroup([A, B]);
     group.tell();
