@@ -107,6 +107,7 @@ export class Oracles {
   }
 
   look(nowMs: number): void {
+    if (this.#directory().isOlder) return;
     this.#lookAtPromotable(nowMs);
     this.#lookAtDifferences();
   }
@@ -187,6 +188,7 @@ export class Oracles {
       if (wanted === 'following' && pair !== 'duplex') return `${realVolume} is ${pair} (${reason})`;
     }
     if (directory.isBusy) return 'an operation is under way';
+    if (directory.isOlder) return 'an older catalog is not mended';
     return directory.isTold ? undefined : 'members have not answered what they were told';
   }
 
