@@ -9,7 +9,7 @@ import type { DiscardReport, PairReport, Recorded } from '../control-protocol/co
 import type { RealVolumeId } from '../control-protocol/names.ts';
 import { assert, ControlError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
-import { leaseHolds, recordPair } from '../replication/group-rules.ts';
+import { caughtUpWith, leaseHolds, recordPair } from '../replication/group-rules.ts';
 import type { Catalog, Draft, NewEvent } from './catalog.ts';
 import { placeOf } from './group-configs.ts';
 import { refuseElsewhere } from './instances.ts';
@@ -122,7 +122,13 @@ function decide(
     try {
       const there = placeOf(draft.view, report.member)?.copy.storage;
       if (report.pair !== 'suspended' && there !== undefined) refuseElsewhere(draft.view, there, report.peer);
-      const volume = recorded(before, report, events);
+      const caughtUp = changed(before, report, caughtUpWith, events);
+      if (caughtUp !== before) {
+        volumes.set(name, caughtUp);
+        const text = `the record of the pair of ${report.primary} with ${report.member} was older than what ${report.primary} knows`;
+        return { error: new ControlError('conflict', text) };
+      }
+      const volume = changed(before, report, recordPair, events);
       if (volume !== before) volumes.set(name, volume);
       return { volume };
     } catch (error) {
@@ -136,14 +142,19 @@ function decide(
 }
 
 /** @throws ControlError stale-epoch, conflict, not-found */
-function recorded(volume: VolumeRecord, report: PairReport, events: NewEvent[]): VolumeRecord {
+function changed(
+  volume: VolumeRecord,
+  report: PairReport,
+  rule: typeof recordPair,
+  events: NewEvent[],
+): VolumeRecord {
   const { primary, member, epoch } = report;
   const at = volume.segments.findIndex(({ copies }) =>
     copies.some(({ realVolume }) => realVolume === primary),
   );
   const segment = volume.segments[at];
   assert(segment !== undefined, `${primary} is of volume ${volume.name}`);
-  const after = recordPair(segment, report);
+  const after = rule(segment, report);
   if (after === segment) return volume;
   const [from, to] = [segment, after].map(({ copies }) =>
     copies.find(({ realVolume }) => realVolume === member),

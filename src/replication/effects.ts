@@ -34,7 +34,10 @@ export interface DurableState {
   /** The highest that has been heard of. */
   readonly epoch: number;
   readonly role: 'primary' | 'secondary';
-  /** Members that the record may call duplex (I3). Of a primary; of one that was primary: of then, until it is equal. */
+  /**
+   * Of a primary: members that the record may call duplex (I3). Of a secondary: who may have been primary since it was one, or was equal to one;
+   * until it is equal again (I13).
+   */
   readonly mayBeInStep: readonly MemberId[];
   /** Members that lack everything, as far as this one knows. */
   readonly lacksAll: readonly MemberId[];

@@ -7,7 +7,7 @@
  *  2. A pair becomes `duplex` only by a report of the primary of the record's epoch, about a member that is wanted, which knows
  *     the pair's latest revision. So a report that was held up on its way (and whose sender has reported `suspended` since)
  *     changes nothing. Each `suspended` that is recorded makes all reports that were sent before it old. A primary that knows a later
- *     revision than the record (an older catalog was put back) is not believed either; the record catches up with what else it says.
+ *     revision than the record (an older catalog was put back) is not believed either; the record catches up with it, and with what else it says.
  *  3. `suspended` is always taken from the primary: a pair that gets worse is never kept waiting. A storage system that says itself that it
  *     is behind has it, too.
  *  4. Only a member whose pair is `duplex` becomes primary, unless a person forces another; then no pair stays `duplex`, since the
@@ -61,6 +61,21 @@ export function recordPair(segment: SegmentRecord, report: PairReport): SegmentR
     throw new ControlError('conflict', text);
   }
   return withPair(segment, copy, { pair, reason: null }, revision);
+}
+
+/**
+ * A primary says duplex, and knows a later revision of its pair than the record, which is older: that goes on past what the primary knows, with a
+ * pair that is not duplex. When the primary has been told so, what it says counts again. Otherwise the same record.
+ */
+export function caughtUpWith(segment: SegmentRecord, report: PairReport): SegmentRecord {
+  const { primary, epoch, member, pairRevision } = report;
+  const copy = secondariesOf(segment).find(({ realVolume }) => realVolume === member);
+  const isNewer = copy !== undefined && report.pair === 'duplex' && pairRevision > copy.pairRevision;
+  if (!isNewer || !leaseHolds(segment, primary, epoch)) return segment;
+  const { pair, reason } = copy;
+  const standing: Standing =
+    pair === 'duplex' ? { pair: 'suspended', reason: 'unreachable' } : { pair, reason };
+  return withPair(segment, copy, standing, pairRevision);
 }
 
 /** A copy that holds nothing yet; the primary brings it up. */

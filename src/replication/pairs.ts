@@ -70,7 +70,7 @@ export class Pairs {
 
   /** A member that may be promoted lacks blocks: whoever got them now would have what nobody knows of when that one is promoted. */
   #isMakingEqual(): boolean {
-    return this.#pairs.some(({ state }) => state === 'connecting' || state === 'equalizing');
+    return this.#pairs.some(({ mayBeInStep, isDiffering }) => mayBeInStep && isDiffering);
   }
 
   find(member: MemberId): Pair | undefined {
@@ -139,8 +139,10 @@ export class Pairs {
       return;
     }
     pair.recorded = recorded;
-    if (pair.state !== 'duplex' && pair.state !== 'equalizing' && pair.state !== 'copying') return;
-    pair.isReportDue = recorded !== RECORDED_AS[pair.state];
+    const { state } = pair;
+    const isOlder = state === 'suspended' && recorded === 'duplex'; // an older catalog was put back
+    if (!isOlder && state !== 'duplex' && state !== 'equalizing' && state !== 'copying') return;
+    pair.isReportDue = recorded !== RECORDED_AS[state];
     this.#report(pair);
   }
 

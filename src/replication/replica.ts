@@ -211,8 +211,8 @@ export class Replica {
       return;
     }
     // After an older catalog has been put back, revisions begin again with an epoch that nobody has known.
-    const isNews =
-      known === undefined || config.epoch > known.epoch || config.revision > known.config.revision;
+    const before = known?.config;
+    const isNews = before === undefined || config.epoch > before.epoch || config.revision > before.revision;
     if (isNews) this.#reconfigure(known, config);
     answer(false);
   }
@@ -240,13 +240,10 @@ export class Replica {
     const promotable = config.members.filter(
       ({ realVolume, pair }) => realVolume !== id && pair === 'duplex',
     );
-    // Who was primary remembers whom it had in step: what any of them lacks, whoever is primary by then may lack.
     const mayBeInStep =
       role === 'primary'
         ? promotable.map(({ realVolume }) => realVolume)
-        : isEqual
-          ? []
-          : (known?.mayBeInStep ?? []);
+        : successorsOf(known, config.epoch, config.primary, id);
     const lacksAll =
       role === 'primary' && (!isKnowing || config.isForced === true)
         ? config.members.map(({ realVolume }) => realVolume).filter((member) => member !== id)
@@ -317,7 +314,8 @@ export class Replica {
     const { durable } = this.#core;
     const { config } = durable;
     if (epoch !== undefined && !isNewerEpoch(epoch, config.epoch)) return false;
-    this.#raise(Math.max(durable.epoch, epoch ?? config.epoch + 1), true, 'there is a newer epoch');
+    const newest = Math.max(durable.epoch, epoch ?? config.epoch + 1);
+    this.#raise(newest, true, durable.mayBeInStep, 'there is a newer epoch');
     return true;
   }
 
@@ -352,17 +350,19 @@ export class Replica {
     else if (sizeBytes > this.#keep.lacks.sizeBytes) refuse('size');
     else {
       const isStillEqual = durable.role === 'secondary' && durable.isEqual;
-      if (epoch > durable.epoch) this.#raise(epoch, isStillEqual, 'a primary of a newer epoch');
+      if (epoch > durable.epoch) {
+        const successors = successorsOf(durable, epoch, source, core.id);
+        this.#raise(epoch, isStillEqual, successors, 'a primary of a newer epoch');
+      }
       assert(this.#secondary !== undefined, 'whoever takes a session is secondary');
       this.#secondary.hello(session, source);
     }
   }
 
   /** There is a newer epoch, of which the directory has not told yet. */
-  #raise(epoch: number, isEqual: boolean, cause: string): void {
+  #raise(epoch: number, isEqual: boolean, mayBeInStep: readonly MemberId[], cause: string): void {
     this.#secondary?.fence(epoch);
     this.#endPrimary('refuse');
-    const mayBeInStep = isEqual ? [] : this.#core.durable.mayBeInStep;
     this.#core.change({ epoch, role: 'secondary', isEqual, mayBeInStep });
     this.#serveAsSecondary(cause);
   }
@@ -404,6 +404,24 @@ export class Replica {
 
 function memberOf({ members }: GroupConfig, id: MemberId): GroupConfig['members'][number] | undefined {
   return members.find(({ realVolume }) => realVolume === id);
+}
+
+/**
+ * Who may have been primary since a member was one, or was equal to one, as `epoch` begins: what any of them lacks, whoever is primary by then may
+ * lack (I13). Who was primary remembers whom it had in step; a secondary, who is primary of the epoch that follows, and when it has missed
+ * one, that anybody may have been.
+ */
+function successorsOf(
+  known: DurableState | undefined,
+  epoch: number,
+  primary: MemberId,
+  id: MemberId,
+): readonly MemberId[] {
+  if (known === undefined) return [];
+  const { mayBeInStep, role, config } = known;
+  if (role === 'primary' || epoch === known.epoch) return mayBeInStep;
+  const more = epoch === known.epoch + 1 ? [primary] : config.members.map(({ realVolume }) => realVolume);
+  return [...new Set([...mayBeInStep, ...more])].filter((member) => member !== id);
 }
 
 /** Members that this one has not heard of before lack everything. */

@@ -52,11 +52,11 @@ export class Session implements Owner {
     this.#old = journal.snapshot();
     const { lacksAll, config } = core.durable;
     const isKnown = config.members.some(({ realVolume }) => realVolume === source);
-    // Who came later than what this one knows: all that anybody lacks of it. Otherwise also what those lack that this one had in step as a
-    // primary: any of them may have been primary since, and have made the source as itself.
+    // Who came later than what this one knows: all that anybody lacks of it. Otherwise also what those lack that may have been primary since:
+    // they have made the source as themselves, perhaps.
     const of =
       isKnown && !lacksAll.includes(source) ? [source, ...core.durable.mayBeInStep] : lacks.members();
-    const alone = of.flatMap((member) => [...lacks.missing(member).ranges()]);
+    const alone = [...new Set(of)].flatMap((member) => [...lacks.missing(member).ranges()]);
     const { hasLostCache } = journal;
     core.emit({ kind: 'welcome', session: id, hasLostCache, unsettled: journal.ranges(), alone });
   }
@@ -227,13 +227,13 @@ export class Session implements Owner {
       const isKnown = member === this.source || this.#told.has(member);
       if (isKnown && !differing.includes(member)) lacks.forget(member);
     }
-    const { lacksAll, isEqual } = core.durable;
+    const { lacksAll, isEqual, mayBeInStep } = core.durable;
     const still = lacksAll.filter(
       (member) =>
         member !== this.source &&
         (!this.#told.has(member) || (differing.includes(member) && this.#told.get(member) === 'everything')),
     );
-    if (!isEqual || still.length < lacksAll.length) {
+    if (!isEqual || still.length < lacksAll.length || mayBeInStep.length > 0) {
       core.change({ isEqual: true, lacksAll: still, mayBeInStep: [] });
     }
   }

@@ -3,17 +3,20 @@
  * again and again until they have answered, and changed by operations of a person. It can be down, and its record survives that.
  */
 
-import type { CopyRecord, SegmentRecord, StorageRecord } from '../../src/control-protocol/catalog.ts';
+import type { CopyRecord, SegmentRecord } from '../../src/control-protocol/catalog.ts';
 import type { Fence, GroupConfig } from '../../src/control-protocol/copy-groups.ts';
 import type { Epoch, RealVolumeId, VolumeName } from '../../src/control-protocol/names.ts';
 import { ControlError } from '../../src/model/errors.ts';
 import type { MemberId } from '../../src/peer-protocol/messages.ts';
 import {
+  caughtUp,
+  caughtUpWith,
   failedOver,
   groupConfigOf,
   handOverUndone,
   leaseHolds,
   nextEpoch,
+  overtaken,
   primaryOf,
   recordPair,
   secondariesOf,
@@ -26,6 +29,8 @@ import {
 import { VOLUME_BYTES } from './layout.ts';
 import type { MemberProcess, Report } from './member-process.ts';
 import type { Network } from './network.ts';
+import { OlderCatalog } from './older-catalog.ts';
+import { recordText, storageOf } from './records.ts';
 
 export const LEASE_MS = 3_000;
 const ANSWER_MS = 1_500;
@@ -46,11 +51,18 @@ export interface DirectoryWorld {
   isOnline(id: MemberId): boolean;
 }
 
+/** What a member says that it knows. */
+interface Known {
+  readonly epoch: number;
+  readonly revision: number;
+}
+
 export class Directory {
   readonly #world: DirectoryWorld;
   readonly #fence: Fence;
   readonly #told = new Map<MemberId, number>();
-  readonly #answers = new Map<number, (isRefused: boolean) => void>();
+  readonly #answers = new Map<number, (isRefused: boolean, known: Known) => void>();
+  readonly #older: OlderCatalog;
   segment: SegmentRecord;
   revision = 1;
   isUp = true;
@@ -61,6 +73,7 @@ export class Directory {
   constructor(world: DirectoryWorld, copies: readonly CopyRecord[], fence: Fence) {
     this.#world = world;
     this.#fence = fence;
+    this.#older = new OlderCatalog(world.network.scheduler);
     this.segment = {
       offset: 0,
       length: VOLUME_BYTES,
@@ -88,7 +101,7 @@ export class Directory {
     const settings = { leaseMs: LEASE_MS, copyBytesPerSecond: 0 };
     const volume = { name: 'volume' as VolumeName, fence: this.#fence };
     const storage = new Map(this.segment.copies.map((copy) => [copy.storage as string, storageOf(copy)]));
-    return groupConfigOf(volume, this.segment, storage, this.revision, settings);
+    return groupConfigOf(volume, this.segment, storage, this.#toldRevision, settings);
   }
 
   start(): void {
@@ -103,30 +116,37 @@ export class Directory {
   }
 
   get isTold(): boolean {
-    return this.segment.copies.every(({ realVolume }) => this.#told.get(realVolume) === this.revision);
+    return this.segment.copies.every(({ realVolume }) => this.#told.get(realVolume) === this.#toldRevision);
+  }
+
+  get #toldRevision(): number {
+    return this.revision + (this.segment.revisionsMissed ?? 0);
   }
 
   // --- what members ask --------------------------------------------------------------------------------------
 
-  report(from: MemberProcess, report: Report, pairRevision: number): void {
+  report(from: MemberProcess, said: Report, pairRevision: number): void {
     const { network } = this.#world;
     this.#asked(
       from,
       () => {
-        const { pair, reason } = report;
-        const [primary, member] = [from.id as RealVolumeId, report.member as RealVolumeId];
-        const epoch = report.epoch as Epoch;
-        this.#change(`report of ${primary}: ${member} ${pair}`, (segment) =>
-          recordPair(segment, { primary, epoch, member, pair, reason, pairRevision }),
-        );
+        const { pair, reason } = said;
+        const [primary, member] = [from.id as RealVolumeId, said.member as RealVolumeId];
+        const epoch = said.epoch as Epoch;
+        const report = { primary, epoch, member, pair, reason, pairRevision };
+        if (caughtUpWith(this.segment, report) !== this.segment) {
+          this.#change(`${primary} knows more of ${member}`, (segment) => caughtUpWith(segment, report));
+          throw new ControlError('conflict', 'the record was older');
+        }
+        this.#change(`report of ${primary}: ${member} ${pair}`, (segment) => recordPair(segment, report));
         return this.copy(member)?.pairRevision;
       },
       (outcome, known) => {
-        if (known !== undefined) from.knowPair(report.member, known);
+        if (known !== undefined) from.knowPair(said.member, known);
         const told = outcome === 'done' ? 'recorded' : outcome;
         from.receive(`report ${network.scheduler.random.next()}`, {
           kind: 'reported',
-          token: report.token,
+          token: said.token,
           outcome: told,
         });
       },
@@ -154,7 +174,7 @@ export class Directory {
       ({ realVolume, pair }) => pair === 'duplex' && this.#world.isOnline(realVolume),
     );
     if (other === undefined) return;
-    if (this.#isResizing) throw new ControlError('unavailable', 'the volume is being resized');
+    if (this.#isResizing || this.isOlder) throw new ControlError('unavailable', 'not just now');
     this.#change('giving way', (segment) =>
       failedOver(segment, other.realVolume as RealVolumeId, false, true),
     );
@@ -187,9 +207,13 @@ export class Directory {
 
   // --- operations --------------------------------------------------------------------------------------------
 
+  get #canBegin(): boolean {
+    return this.isUp && !this.isBusy && !this.isOlder;
+  }
+
   /** False when the rules do not allow it. */
   operate(why: string, change: (segment: SegmentRecord) => SegmentRecord): boolean {
-    return this.isUp && !this.isBusy && attempt(() => this.#change(why, change))[0] === 'done';
+    return this.#canBegin && attempt(() => this.#change(why, change))[0] === 'done';
   }
 
   add(copy: CopyRecord): boolean {
@@ -212,8 +236,7 @@ export class Directory {
   /** The primary lets go first; if nobody knows whether it has, it becomes primary again, in an epoch of its own. */
   switch(to: MemberId): boolean {
     const id = to as RealVolumeId;
-    if (!this.isUp || this.isBusy || attempt(() => switchTarget(this.segment, id))[0] !== 'done')
-      return false;
+    if (!this.#canBegin || attempt(() => switchTarget(this.segment, id))[0] !== 'done') return false;
     const [epoch, from] = [nextEpoch(this.segment), this.primary];
     this.isBusy = true;
     let isOver = false;
@@ -241,7 +264,7 @@ export class Directory {
   /** Who is smaller than another is so for a while: secondaries grow first, and are cut last. Roles do not change meanwhile. */
   resize(sizeBytes: number): boolean {
     const beforeBytes = this.segment.length;
-    if (!this.isUp || this.isBusy || sizeBytes === beforeBytes) return false;
+    if (!this.#canBegin || sizeBytes === beforeBytes) return false;
     [this.isBusy, this.#isResizing] = [true, true];
     const end = (): void => {
       this.#world.trace('directory', () => 'the resize has ended');
@@ -303,21 +326,58 @@ export class Directory {
     look(scheduler.nowMs);
   }
 
+  // --- an older catalog ----------------------------------------------------------------------------------------
+
+  get isOlder(): boolean {
+    return this.#older.isThere;
+  }
+
+  putBack(): void {
+    if (this.isBusy || !this.isTold) return;
+    const past = this.#older.putBack(this.segment);
+    if (past === undefined) return;
+    this.isUp = false;
+    [this.segment, this.revision] = [past.segment, past.revision];
+    this.#answers.clear();
+    this.#told.clear();
+    this.#world.trace(
+      'directory',
+      () => `OLDER CATALOG: revision ${this.revision}, ${recordText(past.segment)}`,
+    );
+    const { scheduler } = this.#world.network;
+    scheduler.after(scheduler.between(50, 3_000), () => this.start());
+  }
+
+  #mendOlder(): void {
+    const choice = this.#older.choice(this.segment, (id) => this.#told.get(id) === this.#toldRevision);
+    if (choice === undefined) return;
+    if (choice !== 'nobody') {
+      const { to, newest, truth } = choice;
+      const change = (segment: SegmentRecord): SegmentRecord => overtaken(segment, to, newest);
+      if (attempt(() => this.#change(`overtaken by ${to}`, change, truth))[0] !== 'done') return;
+    }
+    this.#world.trace('directory', () => 'the older catalog is mended');
+    this.#older.mended();
+  }
+
   // --- telling -----------------------------------------------------------------------------------------------
 
   answered(from: MemberProcess, token: number, isRefused: boolean): void {
     const { network } = this.#world;
+    const { epoch = 0, config } = from.disk.durable ?? {};
+    const known = { epoch, revision: config?.revision ?? 0 };
     network.scheduler.after(network.delayMs(), () => {
       if (!this.isUp || network.isCut('directory', from.id) || network.isCut(from.id, 'directory')) return;
-      this.#answers.get(token)?.(isRefused);
+      this.#answers.get(token)?.(isRefused, known);
       this.#answers.delete(token);
     });
   }
 
-  #change(why: string, change: (segment: SegmentRecord) => SegmentRecord): void {
+  #change(why: string, change: (segment: SegmentRecord) => SegmentRecord, from = this.segment): void {
     const next = change(this.segment);
     if (next === this.segment) return;
-    this.#world.changing(this.segment, next, why);
+    this.#world.changing(from, next, why);
+    this.#older.remember(this.segment, this.revision);
     this.segment = next;
     this.revision++;
     this.#world.trace('directory', () => `${why}: revision ${this.revision}, ${recordText(next)}`);
@@ -331,26 +391,30 @@ export class Directory {
 
   /** Also called now and then for all of them: what was not answered is told again. */
   tell(id: MemberId): void {
-    if (!this.isUp || this.#told.get(id) === this.revision) return;
+    if (!this.isUp || this.#told.get(id) === this.#toldRevision) return;
     const config = this.config();
     this.#send(
       id,
       (token) => ({ kind: 'configure', token, config }),
-      (isRefused) => {
-        if (!isRefused) this.#told.set(id, Math.max(config.revision, this.#told.get(id) ?? 0));
+      (isRefused, known) => {
+        if (isRefused) this.#older.refused(id, known.epoch);
+        else if (known.epoch === this.segment.epoch && known.revision > this.#toldRevision) {
+          this.#change(`${id} knows more`, (segment) => caughtUp(segment, known.revision));
+        } else this.#told.set(id, Math.max(config.revision, this.#told.get(id) ?? 0));
       },
     );
   }
 
   tellAll(): void {
     if (this.isUp) this.#look();
+    if (this.isUp && this.isOlder) this.#mendOlder();
     this.#world.network.scheduler.after(TELL_AGAIN_MS, () => this.tellAll());
   }
 
   #send(
     to: MemberId,
     event: (token: number) => Parameters<MemberProcess['receive']>[1],
-    answered: (isRefused: boolean) => void,
+    answered: (isRefused: boolean, known: Known) => void,
   ): void {
     const { network } = this.#world;
     const token = this.#world.nextToken();
@@ -369,27 +433,4 @@ function attempt<T>(act: () => T): ['done', T] | ['stale-epoch' | 'unreachable',
     if (!(error instanceof ControlError)) throw error;
     return [error.code === 'stale-epoch' ? 'stale-epoch' : 'unreachable', undefined];
   }
-}
-
-function storageOf(copy: CopyRecord): StorageRecord {
-  const endpoint = { host: 'localhost', port: 1 };
-  return {
-    name: copy.storage,
-    site: 'site' as StorageRecord['site'],
-    id: '00000000-0000-4000-8000-000000000000' as StorageRecord['id'],
-    nbd: endpoint,
-    peer: endpoint,
-    manage: 'http://localhost',
-    capacityBytes: 0,
-    folder: '/',
-  };
-}
-
-function recordText({ epoch, isHandedOver, copies }: SegmentRecord): string {
-  const pairs = copies.map(({ realVolume, role, pair, reason, wanted: wish }) =>
-    [realVolume, role === 'primary' ? 'PRIMARY' : pair, reason ?? '', wish === 'suspended' ? 'unwanted' : '']
-      .join(' ')
-      .trimEnd(),
-  );
-  return `epoch ${epoch}${isHandedOver ? '' : ' (not handed over)'}: ${pairs.join(', ')}`;
 }

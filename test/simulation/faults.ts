@@ -231,19 +231,30 @@ const LATER: Record<string, Fault> = {
   },
 };
 
+/** For runs of their own. */
+const WITH_OLDER_CATALOGS: Record<string, Fault> = {
+  olderCatalog(world) {
+    world.directory.putBack();
+  },
+};
+
+const ALL = { ...FAULTS, ...LATER, ...WITH_OLDER_CATALOGS };
+
 export class Faults {
   readonly #world: World;
   readonly #weights: [name: string, weight: number][];
   readonly #everyMs: number;
   #isOver = false;
 
-  constructor(world: World, { mutant, isEarly }: Pick<RunOptions, 'mutant' | 'isEarly'>) {
+  constructor(world: World, { mutant, isEarly, hasOlderCatalogs }: RunOptions) {
     const only = mutant?.faults;
     const { scheduler } = world;
     this.#world = world;
-    const names = Object.keys(isEarly === true ? FAULTS : { ...FAULTS, ...LATER });
+    const later = hasOlderCatalogs === true ? ALL : { ...FAULTS, ...LATER };
+    const names = Object.keys(isEarly === true ? FAULTS : later);
     this.#weights = names.map((name) => {
-      const weight = scheduler.chance(0.5) ? 0 : scheduler.between(0, 1);
+      const isAway = !(name in WITH_OLDER_CATALOGS) && scheduler.chance(0.5);
+      const weight = isAway ? 0 : scheduler.between(0, 1);
       return [name, only === undefined ? weight : only.includes(name) ? 1 : 0];
     });
     this.#everyMs = scheduler.chance(0.3) ? scheduler.between(100, 400) : scheduler.between(400, 3_000);
@@ -256,7 +267,7 @@ export class Faults {
       const name = this.#pick();
       const { faults } = this.#world.statistics;
       faults[name] = (faults[name] ?? 0) + 1;
-      (FAULTS[name] ?? LATER[name])?.(this.#world);
+      ALL[name]?.(this.#world);
       this.begin();
     });
   }

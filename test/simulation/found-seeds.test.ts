@@ -35,6 +35,16 @@ const FOUND_LATER = [
     'a primary gave way before the lease of who was before it had ended, and its successor did not wait',
   ],
   [780004686, 'a pair joined under a primary that took an old record for a new one, and was never reported'],
+  [
+    810006298,
+    'a read was answered just before its primary lost its power, and heard of after that one went on',
+  ],
+  [
+    810008708,
+    'a member that was equal did not tell what one lacked that was primary since, and had made others as itself',
+  ],
+  [900013661, 'the same, of one that was not there when two others became primary'],
+  [900005867, 'what a member tells that takes its primary for one that lacks everything is copied'],
   [11169, 'what was unsettled behind the end was copied when it was there again'],
 ] as const;
 

@@ -313,13 +313,15 @@ export class Host {
       if (saidMs <= this.#world.licensedMs) history.license(sectorsFrom(task), false);
     } else if (task.request.kind === 'flush') history.flushed(task.startedMs);
     else {
+      const { licensedMs, licensedEpoch } = this.#world;
+      // What was said before what was not flushed could be lost, and by a primary of before that still holds its lease: it may be there no
+      // more. That is allowed, and what they have said no evidence.
+      const isOfBefore = saidMs <= licensedMs || path.connection.epoch < licensedEpoch;
       for (const [index, value] of values.entries()) {
-        // A primary of before that still holds its lease shows what is there no more: allowed, and no evidence.
         const sector = task.first + index;
-        const objection =
-          path.connection.epoch < this.#world.licensedEpoch
-            ? history.objection(sector, value, task.startedMs)
-            : history.read(sector, value, task.startedMs, this.#nowMs);
+        const objection = isOfBefore
+          ? history.objection(sector, value, task.startedMs)
+          : history.read(sector, value, task.startedMs, this.#nowMs);
         if (objection !== undefined) {
           throw this.#world.violation(
             `a read of ${this.name} at ${path.member}, begun at ${task.startedMs.toFixed(1)}: ${objection}`,

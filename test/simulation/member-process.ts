@@ -217,7 +217,7 @@ export class MemberProcess implements Station {
 
   #step(event: EventBody): void {
     this.#around.trace(this.id, () => `<- ${describe(event)}`);
-    if (event.kind === 'link-up') this.#around.linked(this, event.to, event.unsettled);
+    if (event.kind === 'link-up') this.#around.linked(this, event.to, [...event.unsettled, ...event.alone]);
     // Of who lacks everything nothing can be spared when nobody can say what there is.
     if (event.kind === 'allocated' && event.ranges === undefined) {
       this.#around.written(this.disk.fileBytes / BLOCK_BYTES);

@@ -31,8 +31,8 @@ export function knownDifferences(one: MemberLook, other: MemberLook): ReadonlySe
   if (!knows(ours, other) || !knows(theirs, one)) return 'everything';
   if (ours.lacksAll.includes(other.id) || theirs.lacksAll.includes(one.id)) return 'everything';
   const known = new Set<number>([
-    ...toldAlone(one.disk, ours, other.id),
-    ...toldAlone(other.disk, theirs, one.id),
+    ...toldAlone(one, ours, other, theirs),
+    ...toldAlone(other, theirs, one, ours),
   ]);
   for (const { disk } of [one, other]) {
     for (const range of disk.unsettled()) for (const block of blocksOf(range)) known.add(block);
@@ -40,10 +40,16 @@ export function knownDifferences(one: MemberLook, other: MemberLook): ReadonlySe
   return known;
 }
 
-/** Who was primary tells, besides, what those lack that it had in step then. */
-function toldAlone({ bits }: MemberDisk, { role, mayBeInStep }: DurableState, to: MemberId): number[] {
-  const of = role === 'secondary' ? [to, ...mayBeInStep] : [to];
-  return of.flatMap((member) => [...(bits.get(member)?.keys() ?? [])]);
+/** Who was primary, or equal to one, tells, besides, what those lack that may have been primary since; it may not have heard of them yet. */
+function toldAlone({ disk }: MemberLook, of: DurableState, to: MemberLook, by: DurableState): number[] {
+  const isBehind = of.epoch < by.epoch;
+  const members = new Set<MemberId>([to.id]);
+  if (of.role === 'secondary' || isBehind) for (const member of of.mayBeInStep) members.add(member);
+  if (of.role === 'secondary' && isBehind) {
+    const isNext = by.config.epoch === of.epoch + 1;
+    for (const member of isNext ? [by.config.primary] : disk.bits.keys()) members.add(member);
+  }
+  return [...members].flatMap((member) => [...(disk.bits.get(member)?.keys() ?? [])]);
 }
 
 function knows({ config }: DurableState, { id }: MemberLook): boolean {
@@ -101,6 +107,7 @@ export class Oracles {
   }
 
   look(nowMs: number): void {
+    if (this.#directory().isOlder) return;
     this.#lookAtPromotable(nowMs);
     this.#lookAtDifferences();
   }
@@ -153,7 +160,7 @@ export class Oracles {
 
   /**
    * A pair is about to be made equal: what differs may be copied. Also what was in flight at either of them, or all that was marked at one that has lost its
-   * cache, though they may differ in everything for other reasons: a primary cannot know which of that it has already.
+   * cache, and what the member tells (`told`), though they may differ in everything for other reasons: a primary cannot know which of that it has already.
    */
   linked(from: MemberId, to: MemberId, told: readonly Range[]): void {
     const [source, target] = [this.#member(from), this.#member(to)];
@@ -169,9 +176,8 @@ export class Oracles {
     }
     const blocks = new Set([...source.disk.data.keys(), ...target.disk.data.keys()].map(blockOf));
     for (const block of source.disk.bits.get(to)?.keys() ?? []) blocks.add(block);
-    for (const { disk } of [source, target]) {
-      for (const range of disk.unsettled()) for (const block of blocksOf(range)) blocks.add(block);
-    }
+    const ranges = [...told, ...source.disk.unsettled(), ...target.disk.unsettled()];
+    for (const range of ranges) for (const block of blocksOf(range)) blocks.add(block);
     this.copyableBytes += blocks.size * BLOCK_BYTES;
   }
 
@@ -182,6 +188,7 @@ export class Oracles {
       if (wanted === 'following' && pair !== 'duplex') return `${realVolume} is ${pair} (${reason})`;
     }
     if (directory.isBusy) return 'an operation is under way';
+    if (directory.isOlder) return 'an older catalog is not mended';
     return directory.isTold ? undefined : 'members have not answered what they were told';
   }
 

@@ -1,6 +1,6 @@
 /**
  * Many simulated runs: `npm run simulate -- --runs 20000`, from a seed of its own or from `--seed`, in two processes. Prints how far it has come,
- * and the seeds that have found something; ends with 1 if there are any.
+ * and the seeds that have found something; ends with 1 if there are any. With `--older-catalogs` now and then an older catalog is put back, too.
  */
 
 import { fork } from 'node:child_process';
@@ -28,7 +28,7 @@ function play({ first, count }: Batch): BatchResult {
   const failures: string[] = [];
   let [events, answers, faults] = [0, 0, 0];
   for (let seed = first; seed < first + count; seed++) {
-    const result = run({ seed });
+    const result = run({ seed, hasOlderCatalogs: process.env.VOLARY_SIMULATION_OLDER === '1' });
     events += result.events;
     answers += result.statistics.answers;
     faults += Object.values(result.statistics.faults).reduce((sum, each) => sum + each, 0);
@@ -43,8 +43,10 @@ async function main(): Promise<void> {
       runs: { type: 'string', default: '20000' },
       seed: { type: 'string', default: `${Date.now() % 1_000_000_000}` },
       processes: { type: 'string', default: '2' },
+      'older-catalogs': { type: 'boolean', default: false },
     },
   });
+  if (values['older-catalogs']) process.env.VOLARY_SIMULATION_OLDER = '1';
   const [runs, first] = [Number(values.runs), Number(values.seed)];
   console.log(`${runs} runs with seeds ${first} to ${first + runs - 1}`);
   let [next, done, events, answers, faults, failed, printedMs] = [first, 0, 0, 0, 0, 0, 0];

@@ -32,6 +32,8 @@ export interface RunOptions {
   readonly isTracing?: boolean;
   /** Without faults that came to the simulation later than the run: it plays as it did. */
   readonly isEarly?: boolean;
+  /** With a fault more: an older catalog is put back. */
+  readonly hasOlderCatalogs?: boolean;
 }
 
 export interface RunResult {

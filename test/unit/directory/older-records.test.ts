@@ -33,3 +33,20 @@ test('a record that its members are ahead of calls nobody duplex but who is so f
   await becomes(directory, 'a primary, b duplex');
   expect((await directory.status()).volumes.suspended).toEqual([]);
 });
+
+test('a record that is put back twice, and is older than what its primary says of a pair, comes to say so again', async () => {
+  const { directory, a, b, ...lab } = await makeCopyLab();
+  await lab.create(V, 4 * MiB, [{ storage: 'a' }], ['b']);
+  await becomes(directory, 'a primary, b duplex');
+  const [atA, atB] = [await realVolumeAt(directory, 'a'), await realVolumeAt(directory, 'b')];
+  // As if it had been put back and had caught up before, and now were again.
+  a.copies = false;
+  b.copies = false;
+  const known = a.members.get(atA)!.pairRevisions;
+  known.set(atB, (known.get(atB) ?? 0) + 2 ** 33);
+  await expect(a.reportPair(atA, atB, 'duplex')).rejects.toMatchObject({ code: 'conflict' });
+  await becomes(directory, 'a primary, b suspended');
+  await until(() => a.members.get(atA)?.config.members[1]?.pair === 'suspended');
+  await a.reportPair(atA, atB, 'duplex');
+  await becomes(directory, 'a primary, b duplex');
+});

@@ -37,6 +37,17 @@ describe('configuration', () => {
     expect(group.get(A).durable?.config).toMatchObject({ fence: 'data', revision: 2 });
   });
 
+  test('also for who has heard of that epoch, and not been told of it', () => {
+    const group = duplexGroup([A, B]);
+    // The directory says that another is primary, and has not heard of this: an older catalog.
+    group.config = { ...group.config, epoch: 7 as typeof group.config.epoch };
+    group.pass(3000);
+    expect(group.get(A).durable).toMatchObject({ epoch: 2, role: 'secondary' });
+    group.config = { ...group.config, revision: 0 };
+    group.tell({ epoch: 2 as typeof group.config.epoch, isHandedOver: true });
+    expect(group.get(A).replica.view()).toMatchObject({ role: 'primary', epoch: 2, revision: 1 });
+  });
+
   test('a member that a person has suspended is left, and copied to again when it is wanted', () => {
     const group = duplexGroup([A, B]);
     group.tell({ members: group.setPair(B, { wanted: 'suspended' }) });
@@ -58,6 +69,17 @@ describe('configuration', () => {
     group.tell({ members: group.setPair(B, { pair: 'suspended' }) });
     group.pass(300);
     expect(group.pairOf(B)).toBe('duplex');
+  });
+
+  test('an older record that calls a member duplex, and has come to be newer by its revision, is set right', () => {
+    const group = duplexGroup([A, B]);
+    const { members } = group.config;
+    group.cutOff(B);
+    group.write(A, 0, 1);
+    group.pass(500);
+    expect(group.pairOf(B)).toBe('suspended');
+    group.tell({ members });
+    expect(group.pairOf(B)).toBe('suspended');
   });
 
   test('what an earlier life reported arrives before anybody is connected: it is set right when they are', () => {

@@ -2,8 +2,8 @@
 
 import { expect, test } from 'vitest';
 import { PairReport } from '../../../src/control-protocol/copy-groups.ts';
-import { StorageName } from '../../../src/control-protocol/names.ts';
-import { lapsed, overtaken, recordPair } from '../../../src/replication/group-rules.ts';
+import { type Epoch, StorageName } from '../../../src/control-protocol/names.ts';
+import { caughtUpWith, lapsed, overtaken, recordPair } from '../../../src/replication/group-rules.ts';
 import { M, NOBODY, outcome, P, type Report, report, STANDINGS, segmentOf, shown } from './record.ts';
 
 test('a primary that knows more than the record is not believed that a pair is duplex, until the record has caught up', () => {
@@ -20,6 +20,28 @@ test('a primary that knows more than the record is not believed that a pair is d
   expect(PairReport.safeParse({ ...report('copying'), pairRevision: Number.MAX_SAFE_INTEGER }).success).toBe(
     false,
   );
+});
+
+test('a record that is older than what its primary says is duplex goes on past it, and calls nobody so before it is said again', () => {
+  const newer = report('duplex', { pairRevision: 900 });
+  for (const [standing, after] of [
+    ['duplex', 'suspended unreachable'],
+    ['suspended new', 'suspended new'],
+    ['copying', 'copying'],
+  ] as const) {
+    const caughtUp = caughtUpWith(segmentOf(standing), newer);
+    expect(shown(caughtUp)).toBe(`7: s1 primary, s2 ${after}`);
+    expect(outcome(caughtUp, (segment) => recordPair(segment, newer))).toBe('conflict');
+    const again = report('duplex', { pairRevision: caughtUp.copies[1]?.pairRevision ?? 0 });
+    expect(outcome(caughtUp, (segment) => recordPair(segment, again))).toMatch('s2 duplex');
+    for (const said of [
+      again,
+      report('suspended', { pairRevision: 9000 }),
+      { ...newer, epoch: 6 as Epoch },
+    ]) {
+      expect(caughtUpWith(caughtUp, said)).toBe(caughtUp);
+    }
+  }
 });
 
 test('who says that it is behind is suspended, and what its primary has said before does not change that', () => {
