@@ -189,7 +189,7 @@ const FAULTS: Record<string, Fault> = {
   },
 };
 
-/** Came later: runs with `isEarly` do without them. */
+/** Came later: runs of the first era do without them. */
 const LATER: Record<string, Fault> = {
   resize(world) {
     const sizeBytes = world.scheduler.pick(SIZES) ?? VOLUME_BYTES;
@@ -231,17 +231,51 @@ const LATER: Record<string, Fault> = {
   },
 };
 
+/** Came with passages that are late. */
+const LATEST: Record<string, Fault> = {
+  breakConnections(world) {
+    breakConnections(world);
+  },
+  slowPassages(world) {
+    slowPassages(world);
+  },
+  /** Whoever has something in hand at the old primary loses it, one way or another, and its copy comes late. */
+  switchAndBreak(world) {
+    const copy = world.scheduler.pick(world.directory.secondaries().filter(({ pair }) => pair === 'duplex'));
+    if (copy === undefined || !world.directory.switch(copy.realVolume)) return;
+    const { scheduler } = world;
+    slowPassages(world);
+    for (let left = 1 + scheduler.random.below(4); left > 0; left--) {
+      scheduler.after(scheduler.between(0, 400), () => breakConnections(world));
+    }
+  },
+};
+
+function slowPassages({ passages, scheduler }: World): void {
+  passages.slowMs = scheduler.between(50, 3_000);
+  scheduler.after(scheduler.between(300, 6_000), () => {
+    passages.slowMs = 0;
+  });
+}
+
+function breakConnections({ hosts, passages, scheduler }: World): void {
+  if (scheduler.chance(0.2)) passages.breakAll();
+  else scheduler.pick(hosts)?.breakPaths();
+}
+
+const ALL: Record<string, Fault> = { ...FAULTS, ...LATER, ...LATEST };
+
 export class Faults {
   readonly #world: World;
   readonly #weights: [name: string, weight: number][];
   readonly #everyMs: number;
   #isOver = false;
 
-  constructor(world: World, { mutant, isEarly }: Pick<RunOptions, 'mutant' | 'isEarly'>) {
+  constructor(world: World, { mutant, era }: Pick<RunOptions, 'mutant' | 'era'>) {
     const only = mutant?.faults;
     const { scheduler } = world;
     this.#world = world;
-    const names = Object.keys(isEarly === true ? FAULTS : { ...FAULTS, ...LATER });
+    const names = Object.keys(era === 1 ? FAULTS : era === 2 ? { ...FAULTS, ...LATER } : ALL);
     this.#weights = names.map((name) => {
       const weight = scheduler.chance(0.5) ? 0 : scheduler.between(0, 1);
       return [name, only === undefined ? weight : only.includes(name) ? 1 : 0];
@@ -256,7 +290,7 @@ export class Faults {
       const name = this.#pick();
       const { faults } = this.#world.statistics;
       faults[name] = (faults[name] ?? 0) + 1;
-      (FAULTS[name] ?? LATER[name])?.(this.#world);
+      ALL[name]?.(this.#world);
       this.begin();
     });
   }
@@ -267,6 +301,7 @@ export class Faults {
     const { directory, network, scheduler } = this.#world;
     network.healAll();
     network.delays.usualMs = 1;
+    this.#world.passages.slowMs = 0;
     directory.start();
     for (const { id, process, disk } of this.#world.members) {
       [disk.isFull, disk.isUnreadable] = [false, false];
