@@ -231,8 +231,8 @@ export class Door {
     const { scheduler } = this.#around.network;
     if (!request.connection.isPassage || this.#whole.has(request)) return false;
     this.#whole.add(request);
-    if (scheduler.chance(0.8)) return false;
-    scheduler.after(scheduler.between(0, 300), () => this.request(request));
+    if (scheduler.chance(0.7)) return false;
+    scheduler.after(scheduler.between(0, 1_000), () => this.request(request));
     return true;
   }
 

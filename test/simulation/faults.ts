@@ -249,6 +249,20 @@ const LATEST: Record<string, Fault> = {
       scheduler.after(scheduler.between(0, 400), () => breakConnections(world));
     }
   },
+  /** The old primary stands still with what it has in hand; the new one may have been started anew when it goes on. */
+  switchAndFreeze(world) {
+    const copy = world.scheduler.pick(world.directory.secondaries().filter(({ pair }) => pair === 'duplex'));
+    const process = world.process(world.directory.primary);
+    if (copy === undefined || !world.directory.switch(copy.realVolume)) return;
+    const { scheduler } = world;
+    scheduler.after(scheduler.between(0, 30), () => process?.freeze());
+    scheduler.after(scheduler.between(500, 8_000), () => process?.thaw());
+    if (scheduler.chance(0.5)) return;
+    scheduler.after(scheduler.between(300, 4_000), () => {
+      world.kill(copy.realVolume);
+      scheduler.after(scheduler.between(20, 200), () => world.start(copy.realVolume));
+    });
+  },
 };
 
 function slowPassages({ passages, scheduler }: World): void {

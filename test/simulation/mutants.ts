@@ -66,7 +66,7 @@ function failedTooEarly(effect: Effect, by: MemberProcess): readonly Effect[] {
   return [effect, ...tokens.map((token) => ({ kind: 'answer', token, error: 'io' }) as const)];
 }
 
-const PASSAGES = ['switchAndBreak', 'freeze', 'gatewayCrash'];
+const PASSAGES = ['switchAndBreak', 'switchAndFreeze'];
 const UNHEARD = ['deposeUnheard', 'freeze', 'resync'];
 
 /** Who has handed over serves through, whoever is primary by now. */
@@ -262,13 +262,13 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'I16: a primary that has been started anew takes passages',
-    faults: [...PASSAGES, 'kill'],
+    faults: ['switchAndFreeze'],
     effect: (effect) =>
       effect.kind === 'serve' && effect.hosts === 'here' ? [{ ...effect, takesPassages: true }] : [effect],
   },
   {
     name: 'I16: hosts are served through into later epochs',
-    faults: PASSAGES,
+    faults: ['switchAndBreak'],
     effect: throughForEver,
   },
   {
