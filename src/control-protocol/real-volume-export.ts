@@ -15,7 +15,9 @@ export type AccessManner = 'ordinary' | 'alone' | 'passage';
 export interface RealVolumeExport {
   readonly realVolume: RealVolumeId;
   /** Without it, the export is for checking. */
-  readonly access: { readonly epoch: Epoch; readonly key: AccessKey; readonly manner: AccessManner } | undefined;
+  readonly access:
+    | { readonly epoch: Epoch; readonly key: AccessKey; readonly manner: AccessManner }
+    | undefined;
 }
 
 export function formatRealVolumeExport(

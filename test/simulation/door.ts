@@ -184,7 +184,8 @@ export class Door {
   }
 
   #isPassing(epoch: number): boolean {
-    for (const { connection } of this.#inside) if (connection.isPassage && connection.epoch === epoch) return true;
+    for (const { connection } of this.#inside)
+      if (connection.isPassage && connection.epoch === epoch) return true;
     return false;
   }
 
@@ -216,7 +217,12 @@ export class Door {
     const { epoch } = request.connection;
     const hosts = this.#hosts;
     const isOlder = epoch < this.#epoch;
-    if (epoch > this.#epoch || hosts === 'refuse' || (isOlder && hosts === 'here') || !this.#isInside(request)) {
+    if (
+      epoch > this.#epoch ||
+      hosts === 'refuse' ||
+      (isOlder && hosts === 'here') ||
+      !this.#isInside(request)
+    ) {
       request.reply('shutdown', []);
     } else if (hosts === 'hold' || this.#awaitsTheDead(request)) {
       this.#waiting.push(request);

@@ -30,7 +30,10 @@ const FOUND_LATER = [
   [20305, 'a write, the same'],
   [750004480, 'a member was zeroed while one that may be promoted had not heard of it'],
   [760006166, 'a member that became equal was told of a new one, and took it for one that lacks nothing'],
-  [770004949, 'a primary gave way before the lease of who was before it had ended, and its successor did not wait'],
+  [
+    770004949,
+    'a primary gave way before the lease of who was before it had ended, and its successor did not wait',
+  ],
   [780004686, 'a pair joined under a primary that took an old record for a new one, and was never reported'],
   [11169, 'what was unsettled behind the end was copied when it was there again'],
 ] as const;

@@ -227,7 +227,8 @@ export class Host {
   }
 
   #mind(): void {
-    for (const path of [this.#path, ...this.#finishing]) if (path?.process.isAlive === false) this.#leave(path);
+    for (const path of [this.#path, ...this.#finishing])
+      if (path?.process.isAlive === false) this.#leave(path);
     const path = this.#path;
     if (path !== undefined && this.#isOld(path)) {
       if (!this.#isDraining(path)) this.#leave(path);
@@ -256,7 +257,10 @@ export class Host {
   #connect(path: Path): void {
     const { network } = this.#world;
     const { connection, isAlone } = path;
-    this.#world.trace(this.name, () => `connects to ${path.member} as of ${connection.epoch} ${isAlone ? 'ALONE' : ''}`);
+    this.#world.trace(
+      this.name,
+      () => `connects to ${path.member} as of ${connection.epoch} ${isAlone ? 'ALONE' : ''}`,
+    );
     this.#arrive(path, 0, () => {
       if (!path.process.isAlive) return;
       if (network.isCut(this.name, path.member)) return this.#broken(path);
@@ -269,8 +273,14 @@ export class Host {
 
   #connected(path: Path, isTaken: boolean): void {
     if (this.#path !== path) return;
-    if (this.#world.network.isCut(path.member, this.name)) return this.#broken(path);
-    if (!isTaken) return this.#refused(path);
+    if (this.#world.network.isCut(path.member, this.name)) {
+      this.#broken(path);
+      return;
+    }
+    if (!isTaken) {
+      this.#refused(path);
+      return;
+    }
     path.isReady = true;
     this.#hasOpened = true;
     this.#sendAll();
@@ -390,7 +400,10 @@ export class Host {
       return;
     }
     if (!this.#holds(path) || this.#tasks.get(task.id) !== task || task.sentBy !== path.connection) return;
-    if (error === 'shutdown') return this.#refused(path);
+    if (error === 'shutdown') {
+      this.#refused(path);
+      return;
+    }
     this.#tasks.delete(task.id);
     if (this.#finishing.includes(path) && !this.#owes(path.connection)) this.#leave(path);
     const text = error ?? (task.request.kind === 'read' ? answer.values.join(' ') : 'done');

@@ -13,6 +13,7 @@ import { DEFAULT_LIMITS } from '../../src/replication/limits.ts';
 import { seededRandom } from '../support/random.ts';
 import { Directory, type DirectoryWorld } from './directory.ts';
 import type { Flaw, HostRequest } from './door.ts';
+import { EarlyPassages } from './early-passages.ts';
 import { Faults } from './faults.ts';
 import { History } from './history.ts';
 import { Host, type HostWorld } from './host.ts';
@@ -23,7 +24,6 @@ import { type Mutant, mutate } from './mutants.ts';
 import { Network } from './network.ts';
 import { knownDifferences, Oracles } from './oracles.ts';
 import { Passages } from './passages.ts';
-import { EarlyPassages } from './early-passages.ts';
 import { anyLimits, type Limits, makeReplica } from './replicas.ts';
 import { Scheduler } from './scheduler.ts';
 
