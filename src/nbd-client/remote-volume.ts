@@ -22,7 +22,8 @@
  *  R7 A retarget with `finishMs` is for an older target that carries out what it has been sent, at the newer one: that is not
  *     sent again while the older one may still answer it, so no copy of it lands behind what is started after its answer. What
  *     comes from now on is sent to the newer target, and waits for nothing. What is not answered in finishMs is sent again, as
- *     in R6: the caller's rule is that the older target has stopped by then.
+ *     in R6: the caller's rule is that the older target has stopped by then, or that the newer one is alone when it is asked by
+ *     its `aloneName` (dial.ts): nothing that was sent to another comes there any more.
  *
  * What is not promised
  *  N1 Writes that were answered and not flushed, by a server whose machine then lost power (a server process that was
