@@ -26,6 +26,7 @@ export interface Wanted {
 }
 
 const NO_MEMORY = Buffer.alloc(0);
+const NO_EXTENTS: Extent[] = []; // stays so: extents are taken for a BLOCK_STATUS alone
 
 export class Operation {
   readonly command: number;
@@ -34,7 +35,8 @@ export class Operation {
   readonly length: number;
   readonly memory: Buffer;
   readonly start: number;
-  readonly extents: Extent[] = [];
+  /** Of a BLOCK_STATUS. */
+  readonly extents: Extent[];
   /** FlushLedger's: which changes had been answered when this flush was sent. */
   changesBefore = 0;
   /** When a connection was lost with it first; it is given up `reconnectMs` later. */
@@ -51,6 +53,7 @@ export class Operation {
     this.memory = wanted.memory ?? NO_MEMORY;
     this.start = wanted.start ?? 0;
     this.#extentsMax = wanted.extentsMax ?? 0;
+    this.extents = wanted.command === Command.blockStatus ? [] : NO_EXTENTS;
     this.#resolve = resolve;
     this.#reject = reject;
   }
@@ -122,7 +125,7 @@ export class Attempt extends PendingRequest {
     const { command, flags, offset, length } = operation;
     super({ cookie, command, flags, offset, length, contextIds });
     this.operation = operation;
-    operation.extents.length = 0;
+    if (operation.extents.length > 0) operation.extents.length = 0; // of an attempt before
   }
 
   refuse(errno: Errno, text: string, offset: number | undefined): void {

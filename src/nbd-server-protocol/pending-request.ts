@@ -23,6 +23,8 @@ export interface PendingRequestOptions {
   readonly contextIds?: readonly number[];
 }
 
+const NONE: never[] = [];
+
 /** May be extended with what its owner wants to keep beside it. */
 export class PendingRequest {
   readonly cookie: number;
@@ -34,10 +36,11 @@ export class PendingRequest {
   failed = false;
 
   /** Sorted, separate runs of content: start, end, start, end, … */
-  readonly #runs: number[] = [];
+  readonly #runs: number[];
   #contentChunks = 0;
-  readonly #errorOffsets: number[] = [];
-  readonly #contextsLeft: Set<number>;
+  #errorOffsets: number[] | undefined;
+  /** Of a block status: those that have not come. */
+  readonly #contextsLeft: Set<number> | undefined;
   /** Bytes told of in the status chunk under way; undefined between chunks. */
   #statusSum: number | undefined;
 
@@ -49,7 +52,8 @@ export class PendingRequest {
     this.flags = flags;
     this.offset = offset;
     this.length = length;
-    this.#contextsLeft = new Set(command === Command.blockStatus ? contextIds : []);
+    this.#runs = command === Command.read ? [] : NONE;
+    this.#contextsLeft = command === Command.blockStatus ? new Set(contextIds) : undefined;
   }
 
   /** A content chunk has begun: data or a hole. Throws ProtocolError when it may not be there. */
@@ -61,7 +65,8 @@ export class PendingRequest {
     if (++this.#contentChunks > 1 && (this.flags & CommandFlag.df) !== 0) {
       throw wrong('a second content chunk for a read that must not be fragmented');
     }
-    if (this.#errorOffsets.some((at) => at >= offset && at < end)) throw wrong('content after its error');
+    if (this.#errorOffsets?.some((at) => at >= offset && at < end) === true)
+      throw wrong('content after its error');
     this.#addRun(offset, end);
   }
 
@@ -71,6 +76,7 @@ export class PendingRequest {
     if (offset === undefined) return;
     if (offset < this.offset || offset >= this.offset + this.length)
       throw wrong('an error outside the request');
+    this.#errorOffsets ??= [];
     if (this.#errorOffsets.length === PIECES_MAX) throw new ProtocolError('too-big', 'too many error chunks');
     this.#errorOffsets.push(offset);
   }
@@ -78,7 +84,7 @@ export class PendingRequest {
   /** A block status chunk has begun. */
   beginStatus(contextId: number, descriptors: number): void {
     if (this.command !== Command.blockStatus) throw wrong('a block status for another request');
-    if (!this.#contextsLeft.delete(contextId)) {
+    if (this.#contextsLeft?.delete(contextId) !== true) {
       throw wrong(`context ${contextId} came twice, or was not asked for`);
     }
     if ((this.flags & CommandFlag.reqOne) !== 0 && descriptors !== 1) throw wrong('more than one extent');
@@ -104,7 +110,8 @@ export class PendingRequest {
       const whole = this.#runs[0] === this.offset && this.#runs[1] === this.offset + this.length;
       if (!whole) throw wrong('a read that succeeded without all of its data');
     }
-    if (this.#contextsLeft.size > 0) throw wrong('a block status that succeeded without every context');
+    if ((this.#contextsLeft?.size ?? 0) > 0)
+      throw wrong('a block status that succeeded without every context');
   }
 
   #addRun(start: number, end: number): void {

@@ -21,6 +21,7 @@
  */
 
 import type { Buffer } from 'node:buffer';
+import { get16, get32 } from './big-endian.ts';
 import {
   Command,
   Errno,
@@ -123,7 +124,7 @@ export class ReplyDecoder<R extends PendingRequest = PendingRequest> {
   /** A header and, unless it is long, its payload. Returns `at` when they are not all there. */
   #takeMessage(buffer: Buffer, at: number, end: number, sink: ReplySink<R>): number {
     if (end - at < 4) return at;
-    const magic = buffer.readUInt32BE(at);
+    const magic = get32(buffer, at);
     if (magic === SIMPLE_REPLY_MAGIC && this.#style !== 'extended') {
       return end - at < SIMPLE_BYTES ? at : this.#takeSimple(buffer, at, sink);
     }
@@ -138,14 +139,14 @@ export class ReplyDecoder<R extends PendingRequest = PendingRequest> {
     const headerBytes = extended ? EXTENDED_BYTES : STRUCTURED_BYTES;
     if (end - at < headerBytes) return at;
     const request = this.#find(buffer, at + 8, sink);
-    const length = extended ? get64(buffer, at + 24) : buffer.readUInt32BE(at + 16);
+    const length = extended ? get64(buffer, at + 24) : get32(buffer, at + 16);
     if (extended && get64(buffer, at + 16) !== request.offset) {
       throw new ProtocolError('bad-message', 'the offset in a reply is not the one of its request');
     }
     const chunk: Chunk<R> = {
       request,
-      last: (buffer.readUInt16BE(at + 4) & ReplyFlag.done) !== 0,
-      type: buffer.readUInt16BE(at + 6),
+      last: (get16(buffer, at + 4) & ReplyFlag.done) !== 0,
+      type: get16(buffer, at + 6),
       at: at + headerBytes,
       length,
     };
@@ -156,7 +157,7 @@ export class ReplyDecoder<R extends PendingRequest = PendingRequest> {
   }
 
   #takeSimple(buffer: Buffer, at: number, sink: ReplySink<R>): number {
-    const error = buffer.readUInt32BE(at + 4);
+    const error = get32(buffer, at + 4);
     const request = this.#find(buffer, at + 8, sink);
     if (this.#style === 'structured' && request.command === Command.read) {
       throw new ProtocolError(
@@ -218,7 +219,7 @@ export class ReplyDecoder<R extends PendingRequest = PendingRequest> {
       }
       case ReplyType.offsetHole: {
         const offset = get64(buffer, at);
-        const holeBytes = buffer.readUInt32BE(at + 8);
+        const holeBytes = get32(buffer, at + 8);
         request.takeContent(offset, holeBytes);
         sink.hole(request, offset, holeBytes);
         break;
@@ -234,9 +235,9 @@ export class ReplyDecoder<R extends PendingRequest = PendingRequest> {
   }
 
   #beginStatus({ request, last, type, at, length }: Chunk<R>, buffer: Buffer): void {
-    const contextId = buffer.readUInt32BE(at);
+    const contextId = get32(buffer, at);
     const left = type === ReplyType.blockStatusExt ? (length - 8) / 16 : (length - 4) / 8;
-    if (type === ReplyType.blockStatusExt && buffer.readUInt32BE(at + 4) !== left) {
+    if (type === ReplyType.blockStatusExt && get32(buffer, at + 4) !== left) {
       throw new ProtocolError(
         'bad-message',
         'the descriptor count of a status chunk does not fit its length',
@@ -247,8 +248,8 @@ export class ReplyDecoder<R extends PendingRequest = PendingRequest> {
   }
 
   #takeError({ request, type, at, length }: Chunk<R>, buffer: Buffer, sink: ReplySink<R>): void {
-    const error = buffer.readUInt32BE(at);
-    const textBytes = buffer.readUInt16BE(at + 4);
+    const error = get32(buffer, at);
+    const textBytes = get16(buffer, at + 4);
     const known = type === ReplyType.error || type === ReplyType.errorOffset;
     const hasOffset = type === ReplyType.errorOffset;
     if (textBytes > Math.min(Limit.stringBytes, length - (hasOffset ? 14 : 6))) {
@@ -292,8 +293,8 @@ export class ReplyDecoder<R extends PendingRequest = PendingRequest> {
     const extents: StatusDescriptor[] = [];
     for (let i = 0; i < count; i++) {
       const from = at + i * descriptorBytes;
-      const length = wide ? get64(buffer, from) : buffer.readUInt32BE(from);
-      const status = wide ? get64(buffer, from + 8) : buffer.readUInt32BE(from + 4);
+      const length = wide ? get64(buffer, from) : get32(buffer, from);
+      const status = wide ? get64(buffer, from + 8) : get32(buffer, from + 4);
       state.left--;
       state.request.takeExtent(length, state.left === 0);
       extents.push({ length, state: status });
@@ -327,7 +328,7 @@ function knownErrno(value: number): Errno {
 
 /** An unsigned number of 64 bits. Nothing that we send is over 2^53 - 1, so nothing that comes back may be. */
 function get64(buffer: Buffer, at: number): number {
-  const value = buffer.readUInt32BE(at) * TWO_32 + buffer.readUInt32BE(at + 4);
+  const value = get32(buffer, at) * TWO_32 + get32(buffer, at + 4);
   if (value > Number.MAX_SAFE_INTEGER) throw new ProtocolError('too-big', 'a number of 2^53 or more');
   return value;
 }

@@ -9,6 +9,7 @@
  *   extended     magic 4, flags 2, type 2, cookie 8, offset of the request 8, payload length 8 (32 bytes)
  */
 
+import { put16, put32 } from './big-endian.ts';
 import {
   EXTENDED_REPLY_MAGIC,
   type HeaderStyle,
@@ -30,8 +31,8 @@ export interface StatusDescriptor {
 }
 
 function putOffset(buffer: Buffer, at: number, offset: number): number {
-  buffer.writeUInt32BE(Math.floor(offset / TWO_32), at);
-  return buffer.writeUInt32BE(offset % TWO_32, at + 4);
+  put32(buffer, at, Math.floor(offset / TWO_32));
+  return put32(buffer, at + 4, offset % TWO_32);
 }
 
 export class ReplyEncoder {
@@ -72,7 +73,7 @@ export class ReplyEncoder {
   /** A hole of `length` (below 2^32) bytes in read data. Not for simple replies. */
   hole(buffer: Buffer, at: number, tag: RequestTag, offset: number, length: number, last: boolean): number {
     const position = putOffset(buffer, this.#chunk(buffer, at, tag, ReplyType.offsetHole, last, 12), offset);
-    return buffer.writeUInt32BE(length, position);
+    return put32(buffer, position, length);
   }
 
   /** Room that `error` needs for this text. */
@@ -90,8 +91,8 @@ export class ReplyEncoder {
     const textAt = at + this.ackBytes + 6;
     const written = buffer.write(text, textAt, room, 'utf8');
     this.#chunk(buffer, at, tag, type, true, fixed + written);
-    buffer.writeUInt32BE(errno, at + this.ackBytes);
-    buffer.writeUInt16BE(written, at + this.ackBytes + 4);
+    put32(buffer, at + this.ackBytes, errno);
+    put16(buffer, at + this.ackBytes + 4, written);
     return offset === undefined ? textAt + written : putOffset(buffer, textAt + written, offset);
   }
 
@@ -113,23 +114,23 @@ export class ReplyEncoder {
     const wide = this.style === 'extended';
     const type = wide ? ReplyType.blockStatusExt : ReplyType.blockStatus;
     let position = this.#chunk(buffer, at, tag, type, last, payload);
-    position = buffer.writeUInt32BE(contextId, position);
-    if (wide) position = buffer.writeUInt32BE(descriptors.length, position);
+    position = put32(buffer, position, contextId);
+    if (wide) position = put32(buffer, position, descriptors.length);
     for (const { length, state } of descriptors) {
       if (wide) {
         position = putOffset(buffer, putOffset(buffer, position, length), state);
       } else {
-        position = buffer.writeUInt32BE(state, buffer.writeUInt32BE(length, position));
+        position = put32(buffer, put32(buffer, position, length), state);
       }
     }
     return position;
   }
 
   #simple(buffer: Buffer, at: number, tag: RequestTag, errno: number): number {
-    buffer.writeUInt32BE(SIMPLE_REPLY_MAGIC, at);
-    buffer.writeUInt32BE(errno, at + 4);
-    buffer.writeUInt32BE(tag.cookieHigh, at + 8);
-    return buffer.writeUInt32BE(tag.cookieLow, at + 12);
+    put32(buffer, at, SIMPLE_REPLY_MAGIC);
+    put32(buffer, at + 4, errno);
+    put32(buffer, at + 8, tag.cookieHigh);
+    return put32(buffer, at + 12, tag.cookieLow);
   }
 
   #chunk(
@@ -141,15 +142,15 @@ export class ReplyEncoder {
     payloadBytes: number,
   ): number {
     const extended = this.style === 'extended';
-    buffer.writeUInt32BE(extended ? EXTENDED_REPLY_MAGIC : STRUCTURED_REPLY_MAGIC, at);
-    buffer.writeUInt16BE(last ? ReplyFlag.done : 0, at + 4);
-    buffer.writeUInt16BE(type, at + 6);
-    buffer.writeUInt32BE(tag.cookieHigh, at + 8);
-    buffer.writeUInt32BE(tag.cookieLow, at + 12);
-    if (!extended) return buffer.writeUInt32BE(payloadBytes, at + 16);
-    buffer.writeUInt32BE(tag.offsetHigh, at + 16);
-    buffer.writeUInt32BE(tag.offsetLow, at + 20);
-    buffer.writeUInt32BE(0, at + 24);
-    return buffer.writeUInt32BE(payloadBytes, at + 28);
+    put32(buffer, at, extended ? EXTENDED_REPLY_MAGIC : STRUCTURED_REPLY_MAGIC);
+    put16(buffer, at + 4, last ? ReplyFlag.done : 0);
+    put16(buffer, at + 6, type);
+    put32(buffer, at + 8, tag.cookieHigh);
+    put32(buffer, at + 12, tag.cookieLow);
+    if (!extended) return put32(buffer, at + 16, payloadBytes);
+    put32(buffer, at + 16, tag.offsetHigh);
+    put32(buffer, at + 20, tag.offsetLow);
+    put32(buffer, at + 24, 0);
+    return put32(buffer, at + 28, payloadBytes);
   }
 }

@@ -21,6 +21,7 @@
  *       24      4  length (8 when extended)   length: of the payload with PAYLOAD_LEN, else the effect length
  */
 
+import { get16, get32 } from './big-endian.ts';
 import {
   Command,
   CommandFlag,
@@ -117,20 +118,20 @@ export class RequestDecoder implements Request {
   }
 
   #readHeader(buffer: Buffer, at: number): void {
-    const magic = buffer.readUInt32BE(at);
+    const magic = get32(buffer, at);
     if (magic !== (this.#extended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC)) {
       throw new ProtocolError('bad-magic', `request magic 0x${magic.toString(16)} is not one`);
     }
-    this.flags = buffer.readUInt16BE(at + 4);
-    this.command = buffer.readUInt16BE(at + 6);
-    this.cookieHigh = buffer.readUInt32BE(at + 8);
-    this.cookieLow = buffer.readUInt32BE(at + 12);
-    this.offsetHigh = buffer.readUInt32BE(at + 16);
-    this.offsetLow = buffer.readUInt32BE(at + 20);
+    this.flags = get16(buffer, at + 4);
+    this.command = get16(buffer, at + 6);
+    this.cookieHigh = get32(buffer, at + 8);
+    this.cookieLow = get32(buffer, at + 12);
+    this.offsetHigh = get32(buffer, at + 16);
+    this.offsetLow = get32(buffer, at + 20);
     this.offset = this.offsetHigh * TWO_32 + this.offsetLow;
-    const word = buffer.readUInt32BE(at + 24);
+    const word = get32(buffer, at + 24);
     if (this.#extended) {
-      this.length = word * TWO_32 + buffer.readUInt32BE(at + 28);
+      this.length = word * TWO_32 + get32(buffer, at + 28);
       this.payloadLength = (this.flags & CommandFlag.payloadLen) !== 0 ? this.length : 0;
     } else {
       this.length = word;
@@ -145,5 +146,5 @@ export function endsWithDisconnect(buffer: Buffer, start: number, end: number, s
   const at = end - (extended ? EXTENDED_BYTES : COMPACT_BYTES);
   if (at < start) return false;
   const magic = extended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC;
-  return buffer.readUInt32BE(at) === magic && buffer.readUInt16BE(at + 6) === Command.disconnect;
+  return get32(buffer, at) === magic && get16(buffer, at + 6) === Command.disconnect;
 }

@@ -5,6 +5,7 @@
  */
 
 import type { Buffer } from 'node:buffer';
+import { put16, put32 } from './big-endian.ts';
 import {
   Command,
   CommandFlag,
@@ -58,22 +59,22 @@ export class RequestEncoder {
     const payloadBytes = 8 + 4 * contextIds.length;
     let position = this.#put(buffer, at, request, CommandFlag.payloadLen, payloadBytes);
     position = put64(buffer, position, request.length);
-    for (const id of contextIds) position = buffer.writeUInt32BE(id, position);
+    for (const id of contextIds) position = put32(buffer, position, id);
     return position;
   }
 
   #put(buffer: Buffer, at: number, request: RequestHeader, extraFlags: number, length: number): number {
-    buffer.writeUInt32BE(this.#extended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC, at);
-    buffer.writeUInt16BE(request.flags | extraFlags, at + 4);
-    buffer.writeUInt16BE(request.command, at + 6);
+    put32(buffer, at, this.#extended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC);
+    put16(buffer, at + 4, request.flags | extraFlags);
+    put16(buffer, at + 6, request.command);
     put64(buffer, at + 8, request.cookie);
     put64(buffer, at + 16, request.offset);
     if (this.#extended) return put64(buffer, at + 24, length);
-    return buffer.writeUInt32BE(length, at + 24);
+    return buffer.writeUInt32BE(length, at + 24); // with its check: what has no room there is our mistake
   }
 }
 
 function put64(buffer: Buffer, at: number, value: number): number {
-  buffer.writeUInt32BE(Math.floor(value / TWO_32), at);
-  return buffer.writeUInt32BE(value % TWO_32, at + 4);
+  put32(buffer, at, Math.floor(value / TWO_32));
+  return put32(buffer, at + 4, value % TWO_32);
 }

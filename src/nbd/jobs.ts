@@ -97,16 +97,32 @@ export class Jobs implements EffectOwner {
     run: () => Promise<void>,
     request?: RequestTag,
   ): void {
+    this.startThen(bytes, changed, run, (isDone, error) => {
+      if (isDone) return;
+      const refusal = refusalOf(error);
+      if (request !== undefined) this.reply(() => this.putRefusal(request, refusal));
+    });
+  }
+
+  /** The same, but for the answer: `then` is told how `run` has ended, while the job still holds what it holds. */
+  startThen(
+    bytes: number,
+    changed: { readonly offset: number; readonly end: number } | undefined,
+    run: () => Promise<void>,
+    then: (isDone: boolean, error: unknown) => void,
+  ): void {
     const { live } = this.context;
     this.#count += 1;
     this.#bytes += bytes;
     const effect = changed === undefined ? undefined : live.begun(this, changed.offset, changed.end);
     run().then(
-      () => this.#ended(bytes, effect),
+      () => {
+        then(true, undefined);
+        this.#ended(bytes, effect);
+      },
       (error: unknown) => {
         try {
-          const refusal = refusalOf(error);
-          if (request !== undefined) this.reply(() => this.putRefusal(request, refusal));
+          then(false, error);
         } finally {
           this.#ended(bytes, effect);
         }

@@ -89,14 +89,10 @@ export class PayloadReceiver {
     const { live, pool } = this.#jobs.context;
     const { cursor } = job;
     job.outstanding += 1;
-    this.#jobs.start(slab.sizeBytes, { offset: cursor, end: cursor + length }, async () => {
-      try {
-        await live.volume.write(cursor, slab.buffer, 0, length, job.durable);
-      } catch (error) {
-        job.failure ??= error;
-      } finally {
-        pool.give(slab);
-      }
+    const write = () => live.volume.write(cursor, slab.buffer, 0, length, job.durable);
+    this.#jobs.startThen(slab.sizeBytes, { offset: cursor, end: cursor + length }, write, (isDone, error) => {
+      if (!isDone) job.failure ??= error;
+      pool.give(slab);
       job.outstanding -= 1;
       if (job.received) this.#answer(job);
     });

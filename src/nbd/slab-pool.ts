@@ -28,7 +28,8 @@ export class SlabPool {
 
   /** A slab whose data area holds at least `dataBytes` (at most SLAB_BYTES_MAX). Its content is arbitrary. */
   take(dataBytes: number): Slab {
-    const index = SIZES.findIndex((size) => size >= dataBytes);
+    let index = 0;
+    while ((SIZES[index] ?? Number.POSITIVE_INFINITY) < dataBytes) index += 1;
     const free = this.#free[index];
     const size = SIZES[index];
     assert(free !== undefined && size !== undefined, 'a slab is large enough');

@@ -9,6 +9,7 @@ import { Flag, HANDSHAKE_VERSION, Kind, Limit } from './constants.ts';
 import { PeerError } from './errors.ts';
 import type { Header } from './header.ts';
 import type {
+  Ack,
   AckResult,
   Difference,
   Hello,
@@ -44,7 +45,10 @@ const REFUSALS: readonly RefusalCode[] = [
 ];
 const RESULTS: readonly AckResult[] = ['done', 'no-space', 'io', 'failed', 'invalid'];
 
-/** Hello and welcome with what only the wire knows of them. */
+/** `count` operations, the last of which is `seq`, have ended alike. */
+export type AckRun = Ack & { readonly count: number };
+
+/** Hello, welcome and acks with what only the wire knows of them. */
 export type Message =
   | (Hello & { readonly versions: Versions })
   | (Welcome & { readonly version: number })
@@ -52,7 +56,8 @@ export type Message =
   | Difference
   | Ready
   | PrimaryMessage
-  | SecondaryMessage;
+  | Exclude<SecondaryMessage, Ack>
+  | AckRun;
 
 const NOTHING = Buffer.alloc(0);
 
@@ -102,7 +107,9 @@ function encodeMessage(message: Message, version: number, confirmed: number, hea
       header.confirmed = confirmed;
       return NOTHING;
     case 'ack':
+      assert(message.count >= 1 && message.count <= message.seq, 'an ack is of operations');
       putNumber(header, version, Kind.ack, message.seq);
+      header.length = message.count;
       header.value = RESULTS.indexOf(message.result);
       return NOTHING;
     case 'heartbeat-ack':
@@ -199,7 +206,8 @@ export function decodeMessage(header: Header, payload: Buffer): Message {
     case Kind.heartbeat:
       return { kind: 'heartbeat', token: seq, confirmed };
     case Kind.ack:
-      return { kind: 'ack', seq, result: oneOf(RESULTS, header.value) };
+      if (length < 1 || length > seq) throw new PeerError('bad-message', `an ack of ${length} operations`);
+      return { kind: 'ack', seq, count: length, result: oneOf(RESULTS, header.value) };
     case Kind.heartbeatAck:
       return { kind: 'heartbeat-ack', token: seq, received: confirmed };
     case Kind.receiving:

@@ -38,7 +38,6 @@ export class Decoder {
   /** Being filled while `#payloadFilled` is less than its length. */
   #payload: Buffer = NOTHING;
   #payloadFilled = 0;
-  #sum = 0;
 
   constructor(phase: Phase, sink: MessageSink) {
     this.phase = phase;
@@ -62,9 +61,7 @@ export class Decoder {
         if (this.#headerFilled === HEADER_BYTES) this.#beginPayload();
       } else {
         const here = Math.min(this.#payload.length - this.#payloadFilled, end - at);
-        const piece = buffer.subarray(at, at + here);
-        this.#sum = this.#payloadFilled === 0 ? crc32c(piece) : crc32c(piece, this.#sum);
-        piece.copy(this.#payload, this.#payloadFilled);
+        buffer.copy(this.#payload, this.#payloadFilled, at, at + here);
         this.#payloadFilled += here;
         at += here;
         if (this.#payloadFilled === this.#payload.length) this.#endPayload();
@@ -86,7 +83,7 @@ export class Decoder {
   #endPayload(): void {
     const payload = this.#payload;
     this.#payload = NOTHING;
-    if (this.#sum !== this.#header.payloadSum) {
+    if (crc32c(payload) !== this.#header.payloadSum) {
       throw new PeerError('bad-checksum', 'the payload of a frame has a wrong checksum');
     }
     this.#endMessage(payload);

@@ -27,6 +27,8 @@ export const received = Buffer.allocUnsafeSlow(256 * 1024);
 export interface FrameOwner extends MessageSink {
   /** All messages of what was received at once have been taken. */
   batchEnds(): void;
+  /** What was put leaves now: what was kept back to go with more is to be put. */
+  leaves(): void;
   /** Of what waited for the kernel it has taken something. */
   kernelTakes(): void;
   ended(reason: PeerError): void;
@@ -45,7 +47,7 @@ export class FrameSocket {
     this.#socket = socket;
     this.#owner = owner;
     this.decoder = new Decoder(phase, owner);
-    this.#outbox = new Outbox(socket, fd, SMALL_UNTAKEN_BYTES, () => owner.kernelTakes());
+    this.#outbox = new Outbox(socket, fd, SMALL_UNTAKEN_BYTES, owner);
     socket.on('error', (error) => {
       this.#failure = error;
     });
@@ -81,6 +83,11 @@ export class FrameSocket {
 
   flush(): void {
     if (this.#state === 'open') this.#outbox.flush();
+  }
+
+  /** Something is kept back that is to leave at the end of the turn: `leaves` will be called. */
+  keepsBack(): void {
+    if (this.#state === 'open') this.#outbox.schedule();
   }
 
   /** That many bytes are in `received`. */

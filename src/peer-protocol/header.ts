@@ -31,7 +31,7 @@
  *   20 members        EQUAL       seq            yes                                     count 2, strings
  *   21 lacks          EVERYTHING  seq            yes                                     member, ranges
  *   22 heartbeat                  token          yes
- *   32 ack                        seq                                           result
+ *   32 ack                        seq                              how many     result
  *   33 heartbeat-ack              token          received
  *   34 fenced                     epoch
  *   35 receiving
@@ -41,7 +41,8 @@
  *  2. The header has a checksum of its own, so that its length of the payload can be relied on before the payload is there.
  */
 
-import { crc32c } from '@node-rs/crc32';
+import { crc32cOfWords } from '../base/crc32c.ts';
+import { get16, get32, put16, put32 } from '../nbd-server-protocol/big-endian.ts';
 import {
   Flag,
   HEADER_BYTES,
@@ -95,7 +96,7 @@ const ROWS: readonly (Row | undefined)[] = Object.assign([] as (Row | undefined)
   [Kind.members]: row('from-primary', NUMBERED, equal, 2, 2 + Limit.members * STRING_BYTES_MAX),
   [Kind.lacks]: row('from-primary', NUMBERED, everything, 2, STRING_BYTES_MAX + RANGES_BYTES_MAX),
   [Kind.heartbeat]: row('from-primary', NUMBERED),
-  [Kind.ack]: row('from-secondary', NUMBER | VALUE),
+  [Kind.ack]: row('from-secondary', NUMBER | LENGTH | VALUE),
   [Kind.heartbeatAck]: row('from-secondary', NUMBERED),
   [Kind.fenced]: row('from-secondary', NUMBER),
   [Kind.receiving]: row('from-secondary', 0),
@@ -115,7 +116,6 @@ export class Header {
   payloadSum = 0;
   /** As bytes, while they are checked. */
   readonly bytes = Buffer.alloc(HEADER_BYTES);
-  readonly #checked = this.bytes.subarray(0, CHECKED_BYTES);
 
   clear(version: number, kind: number): void {
     this.version = version;
@@ -137,18 +137,18 @@ export class Header {
   /** Makes `bytes` of the fields. */
   encode(): void {
     const { bytes } = this;
-    bytes.writeUInt32BE(MAGIC, 0);
+    put32(bytes, 0, MAGIC);
     bytes[4] = this.version;
     bytes[5] = this.kind;
-    bytes.writeUInt16BE(this.flags, 6);
+    put16(bytes, 6, this.flags);
     put53(bytes, 8, this.number);
     put53(bytes, 16, this.confirmed);
     put53(bytes, 24, this.offset);
     put53(bytes, 32, this.length);
-    bytes.writeUInt32BE(this.value, 40);
-    bytes.writeUInt32BE(this.payloadBytes, 52);
-    bytes.writeUInt32BE(this.payloadSum, 56);
-    bytes.writeUInt32BE(crc32c(this.#checked), 60);
+    put32(bytes, 40, this.value);
+    put32(bytes, 52, this.payloadBytes);
+    put32(bytes, 56, this.payloadSum);
+    put32(bytes, 60, crc32cOfWords(bytes, 0, CHECKED_BYTES));
   }
 
   /**
@@ -157,25 +157,25 @@ export class Header {
    */
   decode(version: number, phase: Phase): void {
     const { bytes } = this;
-    const magic = bytes.readUInt32BE(0);
+    const magic = get32(bytes, 0);
     if (magic !== MAGIC) throw new PeerError('bad-magic', `a frame starts with 0x${magic.toString(16)}`);
-    if (bytes.readUInt32BE(60) !== crc32c(this.#checked)) {
+    if (get32(bytes, 60) !== crc32cOfWords(bytes, 0, CHECKED_BYTES)) {
       throw new PeerError('bad-checksum', 'the header of a frame has a wrong checksum');
     }
     this.version = bytes[4] as number;
     this.kind = bytes[5] as number;
-    this.flags = bytes.readUInt16BE(6);
+    this.flags = get16(bytes, 6);
     this.number = get53(bytes, 8);
     this.confirmed = get53(bytes, 16);
     this.offset = get53(bytes, 24);
     this.length = get53(bytes, 32);
-    this.value = bytes.readUInt32BE(40);
-    this.payloadBytes = bytes.readUInt32BE(52);
-    this.payloadSum = bytes.readUInt32BE(56);
+    this.value = get32(bytes, 40);
+    this.payloadBytes = get32(bytes, 52);
+    this.payloadSum = get32(bytes, 56);
     if (this.version !== version) {
       throw new PeerError('version', `a frame of version ${this.version}, where ${version} was agreed on`);
     }
-    if (bytes.readUInt32BE(44) !== 0 || bytes.readUInt32BE(48) !== 0) throw this.#wrong('reserved bytes');
+    if (get32(bytes, 44) !== 0 || get32(bytes, 48) !== 0) throw this.#wrong('reserved bytes');
     this.#check(phase);
   }
 
@@ -215,13 +215,13 @@ export function checkRange(offset: number, length: number): void {
 }
 
 export function put53(target: Buffer, at: number, value: number): void {
-  target.writeUInt32BE(Math.floor(value / TWO_32), at); // throws over 2^64; the rest is checked where messages are made
-  target.writeUInt32BE(value >>> 0, at + 4);
+  put32(target, at, Math.floor(value / TWO_32)); // that it is one is checked where messages are made
+  put32(target, at + 4, value >>> 0);
 }
 
 /** @throws PeerError */
 export function get53(source: Buffer, at: number): number {
-  const high = source.readUInt32BE(at);
+  const high = get32(source, at);
   if (high > HIGH_MAX) throw new PeerError('too-big', 'a number of 2^53 or more');
-  return high * TWO_32 + source.readUInt32BE(at + 4);
+  return high * TWO_32 + get32(source, at + 4);
 }

@@ -7,7 +7,7 @@
  *                                        <-  refusal (and the connection is closed), or
  *                                        <-  welcome, difference*, ready
  *   lacks*, members, operations          ->
- *                                        <-  ack of each by its seq, in any order
+ *                                        <-  ack of each by its seq, in any order; of those that follow one another, as one
  *   heartbeat                            ->
  *                                        <-  heartbeat-ack; receiving, within what takes its time to come
  */
@@ -110,8 +110,14 @@ export type PrimaryMessage = OperationMessage | Heartbeat;
 
 export type AckResult = 'done' | 'no-space' | 'io' | 'failed' | 'invalid';
 
+export interface Ack {
+  readonly kind: 'ack';
+  readonly seq: number;
+  readonly result: AckResult;
+}
+
 export type SecondaryMessage =
-  | { readonly kind: 'ack'; readonly seq: number; readonly result: AckResult }
+  | Ack
   /** `received`: all operations up to this one have come. */
   | { readonly kind: 'heartbeat-ack'; readonly token: number; readonly received: number }
   /** Nothing else is to be said, and a large operation is still coming: what queues behind it will be answered. */

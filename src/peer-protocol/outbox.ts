@@ -27,6 +27,13 @@ interface Segment {
   readonly end: number;
 }
 
+export interface OutboxOwner {
+  /** What has gathered leaves now: more may be put, to leave with it. */
+  leaves(): void;
+  /** From the event loop: the stream has got rid of what it held. */
+  kernelTakes(): void;
+}
+
 const header = new Header();
 
 export class Outbox {
@@ -44,14 +51,13 @@ export class Outbox {
   #isClosed = false;
   #putBytes = 0;
   #takenBytes = 0;
-  readonly #kernelTakes: () => void;
+  readonly #owner: OutboxOwner;
   #whenEmpty: (() => void) | undefined;
 
-  /** `kernelTakes` is called from the event loop, when the stream has got rid of what it held. */
-  constructor(socket: Socket, fd: number, untakenBytesMax: number, kernelTakes: () => void) {
+  constructor(socket: Socket, fd: number, untakenBytesMax: number, owner: OutboxOwner) {
     this.#socket = socket;
     this.#fd = fd;
-    this.#kernelTakes = kernelTakes;
+    this.#owner = owner;
     this.untakenBytesMax = untakenBytesMax;
   }
 
@@ -82,19 +88,20 @@ export class Outbox {
     this.#putBytes += HEADER_BYTES + payload.length;
     const untaken = this.#putBytes - this.#takenBytes;
     if (untaken >= BATCH_BYTES && !this.#isWaiting) this.#flush();
-    else this.#schedule();
+    else this.schedule();
     return untaken <= this.untakenBytesMax;
   }
 
   /** Does not wait for the end of the turn. */
   flush(): void {
+    this.#owner.leaves();
     if (!this.#isWaiting && this.#segments.length + this.#to - this.#from > 0) this.#flush();
   }
 
   /** Calls back once everything is with the kernel; nothing may be put any more. */
   end(whenEmpty: () => void): void {
     this.#whenEmpty = whenEmpty;
-    this.#schedule();
+    this.schedule();
   }
 
   close(): void {
@@ -123,13 +130,15 @@ export class Outbox {
     this.#from = this.#to;
   }
 
-  #schedule(): void {
+  /** What gathers leaves at the end of the turn. */
+  schedule(): void {
     if (this.#isScheduled || this.#isWaiting) return;
     this.#isScheduled = true;
     setImmediate(this.#turnEnds);
   }
 
   readonly #turnEnds = (): void => {
+    this.#owner.leaves();
     this.#isScheduled = false;
     if (!this.#isWaiting) this.#flush(); // also when there is nothing: whoever waits for the end is told
   };
@@ -165,8 +174,9 @@ export class Outbox {
       if (error || this.#isClosed) this.close();
       else {
         this.#takenBytes += rest.length;
+        this.#owner.leaves();
         this.#flush();
-        this.#kernelTakes();
+        this.#owner.kernelTakes();
       }
     });
   }

@@ -15,7 +15,7 @@
 import type { Socket } from 'node:net';
 import { TokenMap } from '../base/token-map.ts';
 import { assert } from '../model/errors.ts';
-import type { Message } from './codec.ts';
+import type { AckRun, Message } from './codec.ts';
 import { AHEAD_BYTES, HEADER_BYTES, Limit, VERSION_MAX, VERSION_MIN } from './constants.ts';
 import { PeerError } from './errors.ts';
 import { type FrameOwner, FrameSocket } from './frame-socket.ts';
@@ -168,8 +168,7 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
   take(message: Message): void {
     switch (message.kind) {
       case 'ack':
-        this.#acknowledged(message.seq);
-        this.#batch.push(message);
+        this.#acknowledgedAll(message);
         break;
       case 'heartbeat-ack':
         if (this.#heartbeats === 0) throw new PeerError('bad-message', 'an answer to no heartbeat');
@@ -203,6 +202,14 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
         break;
       default:
         assert(false, `a decoder for a primary let ${message.kind} through`);
+    }
+  }
+
+  /** The first that is not unacknowledged ends it, whatever number is claimed. */
+  #acknowledgedAll({ seq: last, count, result }: AckRun): void {
+    for (let seq = last - count + 1; seq <= last; seq++) {
+      this.#acknowledged(seq);
+      this.#batch.push({ kind: 'ack', seq, result });
     }
   }
 
@@ -261,6 +268,8 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
   kernelTakes(): void {
     this.#launchWaiting();
   }
+
+  leaves(): void {}
 
   #handOver(): void {
     if (this.#events === undefined || this.#batch.length === 0 || this.#isGivenUp) return;

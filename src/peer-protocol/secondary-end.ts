@@ -20,7 +20,7 @@ import { HEADER_BYTES, HELLO_TIMEOUT_MS, Kind, Limit, RANGES_BYTES_MAX, RECEIVIN
 import { PeerError } from './errors.ts';
 import { type FrameOwner, FrameSocket } from './frame-socket.ts';
 import type { Answer, HelloHandler, LinkEvents, SecondaryLink } from './links.ts';
-import type { Hello, PrimaryMessage, Range, Refusal, SecondaryMessage } from './messages.ts';
+import type { Ack, AckResult, Hello, PrimaryMessage, Range, Refusal, SecondaryMessage } from './messages.ts';
 import { DIFFERENCE_RANGES_MAX } from './messages.ts';
 import { payloadMemory } from './payload-memory.ts';
 import { coarsened, operationBytes, SPOKEN, type Versions } from './payloads.ts';
@@ -56,6 +56,8 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
   #heldBytes = 0;
   #isHeldBack = false;
   #lastSeq = 0;
+  /** Acknowledgements that have not been put yet. */
+  #kept: { kind: 'ack'; seq: number; count: number; readonly result: AckResult } | undefined;
   #heartbeats = 0;
   /** Nothing has been said since then, within what is coming; undefined: nothing is coming, or it has not been looked at since. */
   #quietSinceMs: number | undefined;
@@ -85,6 +87,7 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
   }
 
   close(): void {
+    this.leaves();
     this.#frames.close();
   }
 
@@ -174,6 +177,32 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
       this.#heartbeats -= 1;
     }
     this.#quietSinceMs = undefined;
+    if (message.kind === 'ack') this.#putAck(message);
+    else this.#put(message);
+  }
+
+  /** Kept back, to be one message with those that follow it. */
+  #putAck({ seq, result }: Ack): void {
+    const kept = this.#kept;
+    if (kept !== undefined && seq === kept.seq + 1 && result === kept.result) {
+      kept.seq = seq;
+      kept.count += 1;
+      return;
+    }
+    this.leaves();
+    this.#kept = { kind: 'ack', seq, count: 1, result };
+    this.#frames.keepsBack();
+  }
+
+  leaves(): void {
+    const kept = this.#kept;
+    if (kept === undefined) return;
+    this.#kept = undefined;
+    this.#frames.put(kept);
+  }
+
+  #put(message: Exclude<SecondaryMessage, Ack>): void {
+    this.leaves();
     this.#frames.put(message);
   }
 
@@ -182,7 +211,7 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
     const nowMs = performance.now();
     this.#quietSinceMs ??= nowMs;
     if (nowMs - this.#quietSinceMs < RECEIVING_MS) return;
-    this.#frames.put({ kind: 'receiving' });
+    this.#put({ kind: 'receiving' });
     this.#quietSinceMs = nowMs;
   }
 

@@ -10,6 +10,8 @@ import type { ReplicaLimits } from './limits.ts';
 export type Reported = 'recorded' | 'stale-epoch' | 'unreachable';
 export type Renewed = 'granted' | 'stale-epoch' | 'unreachable';
 
+const NOTHING: Output = { persist: undefined, effects: [] };
+
 /** Questions of one kind: each is answered once. */
 class Questions<T> {
   readonly #core: Core;
@@ -69,6 +71,7 @@ export class Core {
   end(): Output {
     const persist = this.#isChanged ? this.#durable : undefined;
     const effects = this.#effects;
+    if (persist === undefined && effects.length === 0) return NOTHING;
     this.#effects = [];
     this.#isChanged = false;
     return { persist, effects };

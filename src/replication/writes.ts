@@ -196,6 +196,7 @@ export class Writes implements Owner {
   /** At the end of every step. */
   run(): void {
     const ready = this.#ready;
+    if (ready.length === 0) return;
     for (let at = 0; at < ready.length; at++) {
       const work = ready[at] as Work;
       if (work.pending === 0 && work.isStarted) this.#finish(work);

@@ -96,11 +96,7 @@ const USERS_OF: Record<string, readonly string[]> = {
     'src/gateway/metrics.ts',
   ],
   'lru-cache': ['src/storage-system/open-volumes.ts'],
-  '@node-rs/crc32': [
-    'src/peer-protocol/header.ts',
-    'src/peer-protocol/decoder.ts',
-    'src/peer-protocol/codec.ts',
-  ],
+  '@node-rs/crc32': ['src/peer-protocol/decoder.ts', 'src/peer-protocol/codec.ts'],
   'node:fs': [
     'src/storage/',
     'src/cli/export-files.ts', //    looks into folders

@@ -116,7 +116,7 @@ test.each([
     [frame({ kind: Kind.welcome, number: 8, length: WINDOW.bytesMax, value: 2 })],
     'version',
   ],
-  ['an ack', [frame({ kind: Kind.ack, number: 1 })], 'bad-message'],
+  ['an ack', [frame({ kind: Kind.ack, number: 1, length: 1 })], 'bad-message'],
   ['another protocol', [Buffer.from('NBDMAGICIHAVEOPT'.padEnd(64))], 'bad-magic'],
 ] as const)('%s in answer to hello is an error of its kind', async (_what, frames, code) => {
   const address = await rawServer((peer) => peer.send(...frames));

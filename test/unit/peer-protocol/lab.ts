@@ -149,6 +149,7 @@ export const OPERATIONS: readonly PrimaryMessage[] = [
   { kind: 'heartbeat', token: 2 ** 53 - 1, confirmed: 9 },
 ];
 
+/** Acks of more than one operation are made by a link, of those that its owner sends. */
 export const ANSWERS: readonly SecondaryMessage[] = [
   { kind: 'ack', seq: 2 ** 34, result: 'done' },
   { kind: 'ack', seq: 1, result: 'no-space' },
@@ -160,11 +161,17 @@ export const ANSWERS: readonly SecondaryMessage[] = [
   { kind: 'fenced', epoch: 12 },
 ];
 
+/** The same as they look on the wire, and an ack of several. */
+export const ON_WIRE: readonly Message[] = [
+  ...ANSWERS.map((message) => (message.kind === 'ack' ? { ...message, count: 1 } : message)),
+  { kind: 'ack', seq: 2 ** 34 + 3, count: 3, result: 'done' },
+];
+
 export const STREAMS: readonly { readonly phase: Phase; readonly messages: readonly Message[] }[] = [
   { phase: 'hello', messages: [{ ...HELLO, versions: { from: 1, to: 1 } }] },
   { phase: 'answer', messages: HANDSHAKE },
   { phase: 'from-primary', messages: OPERATIONS },
-  { phase: 'from-secondary', messages: ANSWERS },
+  { phase: 'from-secondary', messages: ON_WIRE },
 ];
 
 /** What the code under test makes of a message. */

@@ -172,11 +172,18 @@ export class RawPeer {
 
   /** The kinds of the frames that have come. */
   get kinds(): number[] {
-    const kinds: number[] = [];
-    for (let at = 0; at + 64 <= this.#received.length; at += 64 + this.#received.readUInt32BE(at + 52)) {
-      kinds.push(this.#received[at + 5] as number);
+    return this.frames.map((bytes) => bytes[5] as number);
+  }
+
+  /** The frames that have come; of the last, its payload may not have. */
+  get frames(): Buffer[] {
+    const frames: Buffer[] = [];
+    for (let at = 0; at + 64 <= this.#received.length; ) {
+      const end = at + 64 + this.#received.readUInt32BE(at + 52);
+      frames.push(this.#received.subarray(at, end));
+      at = end;
     }
-    return kinds;
+    return frames;
   }
 
   send(...frames: readonly Buffer[]): void {

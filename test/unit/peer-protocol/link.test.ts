@@ -337,11 +337,18 @@ test.each([
   await other.primaryOwner.until(() => other.primaryOwner.messages.length === 1);
 });
 
-const ack = frame({ kind: Kind.ack, number: 1 });
+const ack = frame({ kind: Kind.ack, number: 1, length: 1 });
 const welcome = frame({ kind: Kind.welcome, number: 8, length: WINDOW.bytesMax, value: 1 });
 test.each([
-  ['an ack of nothing', [frame({ kind: Kind.ack, number: 2 })], [], 'bad-message'],
+  ['an ack of nothing', [frame({ kind: Kind.ack, number: 2, length: 1 })], [], 'bad-message'],
   ['an ack again', [ack, ack], ['ack'], 'bad-message'],
+  [
+    'an ack of one, and of one too many',
+    [frame({ kind: Kind.ack, number: 2, length: 2 })],
+    ['ack'],
+    'bad-message',
+  ],
+  ['an ack of a million', [frame({ kind: Kind.ack, number: 2 ** 40, length: 2 ** 20 })], [], 'bad-message'],
   ['an answer to no heartbeat', [frame({ kind: Kind.heartbeatAck })], [], 'bad-message'],
   ['that it receives what is acknowledged', [ack, frame({ kind: Kind.receiving })], ['ack'], 'bad-message'],
   ['a word after fenced', [frame({ kind: Kind.fenced, number: 1 }), ack], ['fenced'], 'bad-message'],
@@ -375,7 +382,7 @@ test('an ack of what has not left yet ends the link: its payload may be in use',
         peer.socket.pause();
         const wide = frame({ kind: Kind.welcome, number: 8, length: 2 ** 29, value: 1 });
         peer.send(wide, frame({ kind: Kind.ready }));
-        setTimeout(() => peer.send(frame({ kind: Kind.ack, number: 1 })), 100);
+        setTimeout(() => peer.send(frame({ kind: Kind.ack, number: 1, length: 1 })), 100);
       });
   });
   const connected = await dial(address);

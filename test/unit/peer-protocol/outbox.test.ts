@@ -13,7 +13,10 @@ test('what was put leaves together: at flush, or at the end of the turn', async 
     [Socket],
     unknown,
   ];
-  const outbox = new Outbox(socket, fileDescriptorOf(socket), 1024, () => undefined);
+  const outbox = new Outbox(socket, fileDescriptorOf(socket), 1024, {
+    leaves: () => undefined,
+    kernelTakes: () => undefined,
+  });
   const put = (token: number) => outbox.put({ kind: 'heartbeat', token, confirmed: 0 }, 0);
   expect([put(1), put(2), outbox.takenBytes]).toEqual([true, true, 0]);
   outbox.flush();
