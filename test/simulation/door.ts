@@ -49,6 +49,9 @@ export interface HostRequest {
 export interface Passage {
   /** Sends a request on to another member, in the name of this one. */
   through(from: MemberId, to: MemberId, epoch: number, request: HostRequest): void;
+  readonly flaws: readonly Flaw[];
+  /** They are as they are: what is in them may be late. */
+  readonly hasPassages: boolean;
 }
 
 export class Door {

@@ -9,7 +9,7 @@ import type { DurableState, Effect, Event, Output } from '../../src/replication/
 import type { ReplicaView } from '../../src/replication/replica.ts';
 import type { Directory } from './directory.ts';
 import { type DiskPace, DiskWorks } from './disk-works.ts';
-import { Door, type Flaw, type Passage } from './door.ts';
+import { Door, type Passage } from './door.ts';
 import { FenceWatch } from './fences.ts';
 import { BLOCK_BYTES, blocksOf } from './layout.ts';
 import type { MemberDisk } from './member-disk.ts';
@@ -43,8 +43,6 @@ export interface Surroundings extends Passage {
   linked(by: MemberProcess, to: MemberId, told: readonly Range[]): void;
   readonly fence: Fence;
   readonly recordMs: number;
-  readonly flaws: readonly Flaw[];
-  readonly hasPassages: boolean;
   /** The effects may be looked at, and changed by deliberate bugs. */
   carryOut(by: MemberProcess, effect: Effect, carryOut: (effect: Effect) => void): void;
 }
