@@ -10,7 +10,8 @@
  *     another copy.
  *  2. After a hand-over the primary of before still has in hand what it was sent, and serves it through to the new one: it is
  *     given half of reconnectMs to answer that (remote-volume.ts, R7), so long, since one that was stopped in between goes on
- *     where it was. After anything else it is given no time: it may be gone, or hang, and serves nothing through.
+ *     where it was. What is sent again after that, or because a connection broke, is followed by no older copy: the target has a name that
+ *     demands so (link-pool.ts, P6). After anything else it is given no time: it may be gone, or hang, and serves nothing through.
  *  3. The export needs as many bytes as the segment, of now, reaches; more may come and go with resizes.
  *  4. A storage system that refuses has a reason that the directory knows: each refusal asks for a fresh look.
  */

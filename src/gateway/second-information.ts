@@ -123,19 +123,21 @@ export function planOf(information: Information | undefined, name: string): Plan
       return incomplete(name, end);
     }
     const used = Math.min(length, sizeBytes - offset);
+    const { realVolume, accessKey } = primary;
     segments.push({
       offset,
       length: used,
       storage: primary.storage,
-      realVolume: primary.realVolume,
+      realVolume,
       realOffset: primary.realOffset,
       copies: copies.map(({ realVolume }) => realVolume),
       epoch,
       isHandedOver,
       target: {
         address: storage.nbd,
-        exportName: formatRealVolumeExport(primary.realVolume, epoch, primary.accessKey),
-        description: `${primary.realVolume} (epoch ${epoch}) of storage system ${storage.name}`, // without its key
+        exportName: formatRealVolumeExport(realVolume, epoch, accessKey),
+        aloneName: formatRealVolumeExport(realVolume, epoch, accessKey, 'alone'),
+        description: `${realVolume} (epoch ${epoch}) of storage system ${storage.name}`, // without its key
       },
     });
     end = offset + used;

@@ -20,20 +20,23 @@
  *     NBD server. When the path goes to another epoch of the same real volume, the storage system answers the raise of the epoch
  *     only when such writes have finished, and the directory tells of the new target after that. When it goes to another copy:
  *     a. Both records have a real volume in common, so both primaries are of one copy group (replication/SPEC.md).
- *     b. After a hand-over (its I16) the old primary carries out nothing itself, and what it is still asked goes through it to the
- *        new one. What it has in hand is sent again only when it does not answer in time (path.ts, 2).
+ *     b. After a hand-over (its I16) the old primary carries out nothing itself, and what it still has in hand goes through it to the
+ *        new one. What has to be sent again of that, because the old one does not answer in time (path.ts, 2) or its connection breaks,
+ *        goes over connections that demand to be alone (nbd-client/link-pool.ts, P6): the new primary gives them when nothing comes
+ *        through others any more, nor will in its epoch. What is late somewhere in between comes to nothing.
  *     c. After a failover nothing of the old epoch is carried out at the new primary once that serves (I9, I10), nor at any copy
  *        that follows it; the old primary answers nothing after its lease (I11), and what it alone has is given up when it
  *        returns (I13). So an older copy of a write lands behind nothing that counts.
  *     d. Answered writes are at every copy that may become primary without force (I2), and a flush at the new primary reaches
  *        all that are in step: it covers what was answered before by the old one. What a forced failover to a copy that was
  *        not in step has lost, and what a power failure of all copies took, nobody can see from here: the directory reports it.
- *  6. The same holds when this process dies with all its writes: the kernel closes its connections.
+ *  6. The same holds when this process dies with all its writes: the kernel closes its connections. What may be on its way through an old
+ *     primary then comes to nothing as well, since a path that is opened is alone (5b) from the beginning.
  *  7. Not promised: a host that gives up a gateway which hangs, and sends again through another gateway while the first is
  *     still connected to the storage system. Its write is then one of two users at the same time, and NBD knows no order
  *     between those. Who wants that has the hanging gateway cut off first (a new epoch), or waits until it has ended.
- *  8. Nor is (5b) for a storage system that is stopped with a write in hand while it hands over, for longer than path.ts waits,
- *     and then goes on: the write has been sent again by then, and its older copy may land behind a newer one.
+ *     Nor is (6) for a host with connections through several processes at once, one of which dies within a switch: another that has
+ *     followed already, and has nothing of its own to send again, does not demand to be alone.
  */
 
 import { pause } from '../base/pause.ts';

@@ -18,6 +18,11 @@ export interface RemoteTarget {
   readonly address: RemoteAddress;
   /** '' is the default export. */
   readonly exportName: string;
+  /**
+   * The same export, by the name under which it is given only when nothing is on its way to it any more that was sent to another target,
+   * or by another user, but straight to it. Without it nobody can say so, and nobody is asked.
+   */
+  readonly aloneName?: string;
   /** How it is called in messages, where the export's name is long, or nobody's business. */
   readonly description?: string;
 }

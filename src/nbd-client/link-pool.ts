@@ -22,47 +22,22 @@
  *     go on for as long as there is a volume, whatever its state, and whatever the server says. After a retarget they are
  *     close together for a while: whoever is to serve now may be about to.
  *  P5 There is no link, and no attempt, but to the target of now; and links to one of before that only finish (old-links.ts).
+ *  P6 A change that was lost is sent to another target only over links that were got by its `aloneName`, if it has one: then no copy of it
+ *     comes there later. So is everything before a first link, since an earlier life may have sent the same.
  */
 
 import { VolumeError } from '../model/errors.ts';
-import type { Log } from '../model/log.ts';
 import type { ReceiveArea } from '../nbd-server-protocol/receive-area.ts';
 import type { ClientSession } from '../nbd-server-protocol/session.ts';
 import { Backoff, SETTLED_MS } from './backoff.ts';
-import { type DialOptions, dial, isSameTarget, type RemoteTarget, serverText } from './dial.ts';
-import { type RemoteRefusal, refusalOf } from './errors.ts';
-import type { FlushLedger } from './flush-ledger.ts';
+import { dial, isSameTarget, type RemoteTarget, serverText } from './dial.ts';
+import { refusalOf } from './errors.ts';
 import { Link, type LinkOwner } from './link.ts';
 import { OldLinks } from './old-links.ts';
 import { Opening } from './opening.ts';
 import { goneError, type Operation } from './operation.ts';
-
-/** A connection that is silent, and an operation that was lost, may take a part of reconnectMs more: one of so many. */
-const WATCHES = 4;
-
-export type RemoteState = 'connected' | 'reconnecting' | 'failed' | 'closed';
-
-export type Verdict =
-  | { readonly kind: 'use' }
-  | { readonly kind: 'stale' }
-  | { readonly kind: 'too-small'; readonly reason: string }
-  | { readonly kind: 'less'; readonly reason: string };
-
-export interface LinkPoolOptions {
-  /** The first target. */
-  readonly target: RemoteTarget;
-  readonly dialOptions: Omit<DialOptions, keyof RemoteTarget>;
-  readonly reconnectMs: number;
-  readonly ledger: FlushLedger;
-  readonly log: Log;
-  /**
-   * What to do with a connection: use it; try again, since what it says of the size may be older than what is known, or,
-   * told as a refusal, has not as many bytes as are needed now; or, with the reason in words, give the volume up.
-   */
-  judge(session: ClientSession, dialledMs: number): Verdict;
-  onState(state: RemoteState): void;
-  onRefused(refusal: RemoteRefusal): void;
-}
+import { Patience, WATCHES } from './patience.ts';
+import type { LinkPoolOptions, RemoteState, Verdict } from './pool-options.ts';
 
 /** A place for one connection. */
 interface Slot {
@@ -81,13 +56,16 @@ export class LinkPool implements LinkOwner {
   /** All links are being dropped: nothing is sent, or dialled, before the last of them is. */
   #retargeting = false;
   readonly #oldLinks = new OldLinks();
+  #finishMs = 0;
+  /** Of the target of now (P6). */
+  #isAlone = true;
+  readonly #patience: Patience;
   #waiting: Operation[] = [];
   #underWay = 0;
   #state: RemoteState = 'reconnecting';
   #failedForGood: VolumeError | undefined;
   #lastFailure: Error | undefined;
   #expiry: NodeJS.Timeout | undefined;
-  #patience: NodeJS.Timeout | undefined;
   #watch: NodeJS.Timeout | undefined;
   #whenIdle: (() => void) | undefined;
 
@@ -95,6 +73,7 @@ export class LinkPool implements LinkOwner {
     this.#options = options;
     this.#target = options.target;
     this.area = options.dialOptions.area;
+    this.#patience = new Patience(options.reconnectMs, () => this.#losePatience());
   }
 
   get state(): RemoteState {
@@ -127,8 +106,14 @@ export class LinkPool implements LinkOwner {
     if (isSameTarget(target, this.#target)) return;
     const from = this.#serverText;
     this.#target = target;
+    this.#finishMs = finishMs;
     this.#options.log.info({ from, to: this.#serverText }, 'remote volume has moved');
-    const reason = new Error(`moved from ${from}`);
+    this.#redial(new Error(`moved from ${from}`));
+  }
+
+  /** No link is used any more; new ones are for what waits, and comes. */
+  #redial(reason: Error): void {
+    const finishMs = this.#finishMs;
     const wasConnected = this.#state === 'connected';
     this.#retargeting = true;
     if (finishMs === 0) this.#oldLinks.drop(reason);
@@ -142,6 +127,7 @@ export class LinkPool implements LinkOwner {
       } else link?.drop(reason);
     }
     this.#retargeting = false;
+    this.#isAlone = this.#opening?.isOver !== true || this.#waiting.some(isLostChange);
     for (const slot of this.#slots) this.#connect(slot);
     if (wasConnected) this.#disconnected(reason);
   }
@@ -182,7 +168,7 @@ export class LinkPool implements LinkOwner {
     }
     this.#enter('closed', undefined);
     clearTimeout(this.#expiry);
-    clearTimeout(this.#patience);
+    this.#patience.end();
     clearTimeout(this.#watch);
     const leaving: Promise<void>[] = [];
     for (const slot of this.#slots) {
@@ -252,26 +238,14 @@ export class LinkPool implements LinkOwner {
 
   /** Gives up what has waited for too long since it was lost first. */
   #losePatience(): void {
-    this.#patience = undefined;
-    const lostBeforeMs = performance.now() - this.#options.reconnectMs;
     const waiting: Operation[] = [];
     for (const operation of this.#waiting.splice(0)) {
-      const tooLong = operation.lostAtMs !== undefined && operation.lostAtMs <= lostBeforeMs;
-      if (tooLong) this.#settle(operation, goneError(this.#serverText, this.#lastFailure));
+      if (this.#patience.hasRunOut(operation))
+        this.#settle(operation, goneError(this.#serverText, this.#lastFailure));
       else waiting.push(operation);
     }
     this.#waiting = waiting;
-    this.#watchPatience(performance.now());
-  }
-
-  /** What was lost well before `nowMs` for the first time has less time left than a loss at `nowMs` gives. */
-  #watchPatience(nowMs: number): void {
-    let firstMs = nowMs;
-    for (const { lostAtMs } of this.#waiting) firstMs = Math.min(firstMs, lostAtMs ?? nowMs);
-    if (nowMs - firstMs < this.#options.reconnectMs / WATCHES) return;
-    clearTimeout(this.#patience);
-    const waitMs = Math.ceil(firstMs + this.#options.reconnectMs - performance.now());
-    this.#patience = setTimeout(() => this.#losePatience(), Math.max(0, waitMs));
+    this.#patience.watch(waiting, performance.now());
   }
 
   // --- connections -----------------------------------------------------------------------------------------
@@ -289,8 +263,10 @@ export class LinkPool implements LinkOwner {
   #connect(slot: Slot): void {
     slot.retryTimer = undefined;
     const dialledMs = performance.now();
+    const target = this.#target;
+    const exportName = (this.#isAlone ? target.aloneName : undefined) ?? target.exportName;
     slot.giveUp = dial(
-      { ...this.#options.dialOptions, ...this.#target },
+      { ...this.#options.dialOptions, ...target, exportName },
       {
         ready: (socket, session, rest) => {
           slot.giveUp = undefined;
@@ -380,9 +356,15 @@ export class LinkPool implements LinkOwner {
     }
     if (this.#retargeting) return;
     if (slot !== undefined) this.#retry(slot);
+    else if (this.#mustBeAlone) this.#redial(reason);
     if (this.liveLinks > 0) this.#sendWaiting();
     else if (slot !== undefined) this.#disconnected(reason);
     this.#tellOfRefusal(reason);
+  }
+
+  /** What an old link has not answered goes elsewhere. */
+  get #mustBeAlone(): boolean {
+    return !this.#isAlone && this.#target.aloneName !== undefined && this.#waiting.some(isLostChange);
   }
 
   #takeBack(unanswered: Operation[], reason: Error): void {
@@ -395,7 +377,7 @@ export class LinkPool implements LinkOwner {
       else this.#settle(operation, goneError(this.#serverText, reason));
     }
     this.#waiting = [...again, ...this.#waiting];
-    this.#watchPatience(nowMs);
+    this.#patience.watch(this.#waiting, nowMs);
   }
 
   #disconnected(reason: Error): void {
@@ -446,4 +428,8 @@ export class LinkPool implements LinkOwner {
     else log.info(fields, 'remote volume');
     onState(state);
   }
+}
+
+function isLostChange({ lostAtMs, isChange }: Operation): boolean {
+  return lostAtMs !== undefined && isChange;
 }

@@ -22,7 +22,8 @@
  *  R7 A retarget with `finishMs` is for an older target that carries out what it has been sent, at the newer one: that is not
  *     sent again while the older one may still answer it, so no copy of it lands behind what is started after its answer. What
  *     comes from now on is sent to the newer target, and waits for nothing. What is not answered in finishMs is sent again, as
- *     in R6: the caller's rule is that the older target has stopped by then.
+ *     in R6: the caller's rule is that the older target has stopped by then, or that the newer one is alone when it is asked by
+ *     its `aloneName` (dial.ts): nothing that was sent to another comes there any more.
  *
  * What is not promised
  *  N1 Writes that were answered and not flushed, by a server whose machine then lost power (a server process that was
@@ -49,12 +50,13 @@ import type { RemoteTarget } from './dial.ts';
 import type { RemoteRefusal } from './errors.ts';
 import { blockSizesOf, capabilitiesOf, PAYLOAD_BYTES_MAX, shortfallOf } from './export-promise.ts';
 import { FlushLedger } from './flush-ledger.ts';
-import { LinkPool, type RemoteState, type Verdict } from './link-pool.ts';
+import { LinkPool } from './link-pool.ts';
 import { appendExtent, Operation, type Wanted } from './operation.ts';
+import type { RemoteState, Verdict } from './pool-options.ts';
 
 export type { RemoteAddress, RemoteTarget } from './dial.ts';
 export type { RemoteRefusal } from './errors.ts';
-export type { RemoteState } from './link-pool.ts';
+export type { RemoteState } from './pool-options.ts';
 
 export interface RemoteVolumeOptions extends RemoteTarget {
   /** How many connections, when the server promises that they may be several (default 4). */
@@ -105,13 +107,17 @@ export function openRemoteVolume(options: RemoteVolumeOptions): Promise<RemoteVo
 
 /** The same, for one whose target may change while it is still being looked for. */
 export function startRemoteVolume(options: RemoteVolumeOptions): RemoteOpening {
-  const { address, exportName, description, log } = options;
+  const { address, exportName, aloneName, description, log } = options;
   const reconnectMs = options.reconnectMs ?? RECONNECT_MS;
   const ledger = new FlushLedger();
   let volume: RemoteVolume | undefined;
   let neededBytes: number | undefined;
   const pool = new LinkPool({
-    target: { address, exportName, ...(description === undefined ? {} : { description }) },
+    target: {
+      ...{ address, exportName },
+      ...(aloneName === undefined ? {} : { aloneName }),
+      ...(description === undefined ? {} : { description }),
+    },
     dialOptions: {
       headerStyle: options.headerStyle ?? 'extended',
       timeoutMs: Math.min(reconnectMs, HANDSHAKE_MS_MAX),

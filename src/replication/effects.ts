@@ -220,6 +220,8 @@ export type Effect =
       readonly kind: 'serve';
       readonly epoch: number;
       readonly hosts: 'here' | 'hold' | 'refuse' | { readonly through: MemberId };
+      /** Members that have handed over may send through what they still have in hand (I16). */
+      readonly takesPassages: boolean;
     }
   /** For log, events and metrics. */
   | { readonly kind: 'told'; readonly what: Transition };

@@ -43,8 +43,8 @@ export class Replica {
   #hosts: Hosts = 'hold';
   /** Requests that came while hosts are held. */
   #held: HeldRequest[] = [];
-  /** It was primary in this life, and hosts that came then are served through. */
-  #wasHandedOver = false;
+  /** It was primary in this life until it handed over, and began this epoch: hosts that came then are served through. */
+  #begunEpoch: number | undefined;
   #role = 'none';
 
   constructor({ id, ...limits }: ReplicaOptions) {
@@ -195,7 +195,7 @@ export class Replica {
     if (role === 'secondary') this.#serveAsSecondary('started');
     else {
       assert(config.epoch === epoch, 'a primary is one of the epoch that it was told');
-      this.#serveAsPrimary('started');
+      this.#serveAsPrimary('started', false); // an earlier life may have been asked to end the passages
     }
   }
 
@@ -250,7 +250,7 @@ export class Replica {
         : lacksAllOf(known, config, id);
     this.#core.save({ config, epoch: config.epoch, role, mayBeInStep, lacksAll, isEqual });
     this.#forgetStrangers(config, role === 'secondary' ? mayBeInStep : []);
-    if (role === 'primary') this.#serveAsPrimary('told');
+    if (role === 'primary') this.#serveAsPrimary('told', isNewEpoch && told.isHandedOver);
     else this.#serveAsSecondary('told');
   }
 
@@ -269,10 +269,10 @@ export class Replica {
 
   // ── roles ────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #serveAsPrimary(cause: string): void {
+  #serveAsPrimary(cause: string, takesPassages: boolean): void {
     const { config } = this.#core.durable;
     this.#secondary = undefined;
-    this.#wasHandedOver = false;
+    this.#begunEpoch = undefined;
     this.#primary = new Primary({
       ...this.#keep,
       mustWait: !config.isHandedOver,
@@ -280,7 +280,7 @@ export class Replica {
       drained: (handOver) => this.#handedOver(handOver),
     });
     this.#told('primary', cause);
-    this.#serve('here');
+    this.#serve('here', takesPassages);
     const held = this.#held;
     this.#held = [];
     for (const { token, request } of held) this.#primary.request(token, request);
@@ -290,11 +290,9 @@ export class Replica {
     if (this.#secondary === undefined) this.#told('secondary', cause);
     this.#secondary ??= new Secondary(this.#keep);
     const { primary, epoch } = this.#core.durable.config;
-    // Whoever has handed over serves through, to the primary of now.
-    const isThrough = this.#hosts === 'hold' || typeof this.#hosts === 'object';
-    const isKnown = epoch === this.#core.durable.epoch;
-    if (isThrough && isKnown && this.#wasHandedOver) this.#serve({ through: primary });
-    else if (!isThrough || !this.#wasHandedOver) this.#serve('refuse');
+    // Whoever has handed over serves through, to the primary of the epoch that it has begun. In a later one that might come behind something newer.
+    if (this.#core.durable.epoch !== this.#begunEpoch) this.#serve('refuse');
+    else if (epoch === this.#begunEpoch) this.#serve({ through: primary });
     this.#letGo();
   }
 
@@ -304,7 +302,7 @@ export class Replica {
     if (primary === undefined) return;
     this.#primary = undefined;
     this.#held = primary.end();
-    this.#wasHandedOver = false;
+    this.#begunEpoch = undefined;
     this.#hosts = hosts;
     if (hosts === 'refuse') this.#letGo();
   }
@@ -323,7 +321,7 @@ export class Replica {
     this.#endPrimary('hold');
     this.#keep.journal.tellSettled();
     this.#core.change({ epoch, role: 'secondary', isEqual: true, mayBeInStep: [] });
-    this.#wasHandedOver = true;
+    this.#begunEpoch = epoch;
     this.#secondary = new Secondary(this.#keep);
     this.#told('secondary', 'handed over');
     this.#serve('hold');
@@ -389,9 +387,9 @@ export class Replica {
     }
   }
 
-  #serve(hosts: Hosts): void {
+  #serve(hosts: Hosts, takesPassages = false): void {
     this.#hosts = hosts;
-    this.#core.emit({ kind: 'serve', epoch: this.#core.durable.epoch, hosts });
+    this.#core.emit({ kind: 'serve', epoch: this.#core.durable.epoch, hosts, takesPassages });
   }
 
   #told(to: string, cause: string): void {

@@ -1,13 +1,16 @@
 /**
- * Doors: the ways to each real volume that are open: one for use, of the epoch that counts, and one for looking.
+ * Doors: the ways to each real volume that are open: one for use, of the epoch that counts, one for passages into that epoch (what members
+ * that have handed over still send through), and one for looking.
  *
  * Invariants
- * 1. A real volume has at most one door for use that is not shut; every connection for use has that one, or a shut one.
+ * 1. A real volume has at most one door for use that is not shut, and one for passages; every connection has one of those, or a shut one.
+ *    Those of an epoch are shut together, the one for passages also alone.
  * 2. Connections to a shut door are told (ESHUTDOWN) for a while, so that a gateway may find another way; then they are
  *    cut off, whether they have asked or not.
  */
 
 import type { Epoch, RealVolumeId } from '../control-protocol/names.ts';
+import type { RealVolumeExport } from '../control-protocol/real-volume-export.ts';
 import type { Volume } from '../model/volume.ts';
 import { type DoorFile, EpochDoor } from './epoch-door.ts';
 import type { HeldFile } from './open-volumes.ts';
@@ -24,6 +27,8 @@ export interface Connections {
 export interface Groups {
   /** What is behind the door for use of a member; undefined: its file. */
   behind(id: RealVolumeId): DoorFile | undefined;
+  /** Hosts are served through to another member. */
+  isElsewhere(id: RealVolumeId): boolean;
   /** The real volume has failed, or is being deleted: the member is used no more. Its doors are shut. */
   ended(id: RealVolumeId, cause: 'failed' | 'leaving'): Promise<void>;
   /** It is to be used again, and may have lost what had not been flushed: notes that, durably. @throws StoreError, UsageError */
@@ -37,12 +42,12 @@ export interface Groups {
 /** How long connections to a shut door get answers. */
 const TOLD_MS = 2_000;
 
-type Purpose = 'use' | 'looking';
-type Pair = { [purpose in Purpose]?: EpochDoor } & { epoch?: Epoch };
+type Purpose = 'use' | 'passage' | 'looking';
+type Open = { [purpose in Purpose]?: EpochDoor } & { epoch?: Epoch };
 
 export class Doors {
   readonly #connections: Connections;
-  readonly #doors = new Map<RealVolumeId, Pair>();
+  readonly #doors = new Map<RealVolumeId, Open>();
   /** With the timer that cuts its connections off, once nothing is under way. */
   readonly #shut = new Map<EpochDoor, NodeJS.Timeout | undefined>();
 
@@ -52,58 +57,80 @@ export class Doors {
 
   /** The door that is there, or a new one, which leads to `behind`; the file is open. */
   door(purpose: Purpose, realVolume: RealVolume, file: HeldFile, behind: DoorFile = file): EpochDoor {
-    const pair = this.#doors.get(realVolume.id) ?? {};
-    this.#doors.set(realVolume.id, pair);
-    pair[purpose] ??= makeDoor(purpose, realVolume, file, behind);
-    if (purpose === 'use') pair.epoch ??= realVolume.epoch;
-    return pair[purpose];
+    const open = this.#doors.get(realVolume.id) ?? {};
+    this.#doors.set(realVolume.id, open);
+    open[purpose] ??= makeDoor(purpose, realVolume, file, behind);
+    if (purpose !== 'looking') open.epoch ??= realVolume.epoch;
+    return open[purpose];
   }
 
-  /** Of the door for use that is open. */
+  /** Of the doors that are not for looking. */
   epochOf(id: RealVolumeId): Epoch | undefined {
     return this.#doors.get(id)?.epoch;
   }
 
-  /** Nothing is under way through the door for use, if there is one, while `change` runs; it leads to `behind` afterwards. */
+  /** Nothing is under way through the doors for use and for passages while `change` runs; they lead to `behind` afterwards. */
   async exchange(id: RealVolumeId, change: () => Promise<void>, behind: () => DoorFile): Promise<void> {
-    const door = this.#doors.get(id)?.use;
-    await door?.hold();
+    const { use, passage } = this.#doors.get(id) ?? {};
+    await Promise.all([use?.hold(), passage?.hold()]);
     try {
       await change();
     } finally {
-      door?.leadTo(behind());
+      use?.leadTo(behind());
+      passage?.leadTo(behind());
     }
   }
 
   /** How many connections use the real volume, or look at it. */
   connections(id: RealVolumeId): number {
-    const { use, looking } = this.#doors.get(id) ?? {};
-    return [use, looking].reduce((sum, door) => sum + (door ? this.#connections.of(door) : 0), 0);
+    const { use, passage, looking } = this.#doors.get(id) ?? {};
+    return [use, passage, looking].reduce((sum, door) => sum + (door ? this.#connections.of(door) : 0), 0);
   }
 
   resized(id: RealVolumeId, sizeBytes: number): void {
-    const { use, looking } = this.#doors.get(id) ?? {};
-    use?.resized(sizeBytes);
-    looking?.resized(sizeBytes);
+    const { use, passage, looking } = this.#doors.get(id) ?? {};
+    for (const door of [use, passage, looking]) door?.resized(sizeBytes);
   }
 
-  /** Shuts a door, at once; resolves when nothing that came through it is under way. */
-  async shut(purpose: Purpose, id: RealVolumeId): Promise<void> {
-    const pair = this.#doors.get(id);
-    const door = pair?.[purpose];
-    if (pair === undefined || door === undefined) return;
-    delete pair[purpose];
-    if (purpose === 'use') delete pair.epoch;
-    if (pair.use === undefined && pair.looking === undefined) this.#doors.delete(id);
-    this.#shut.set(door, undefined);
+  /** Shuts the doors of an epoch, or the one for looking, at once; resolves when nothing that came through them is under way. */
+  async shut(what: 'epoch' | 'looking', id: RealVolumeId): Promise<void> {
+    const open = this.#doors.get(id);
+    if (open === undefined) return;
+    const { use, passage, looking } = open;
+    if (what === 'looking') delete open.looking;
+    else {
+      delete open.use;
+      delete open.passage;
+      delete open.epoch;
+    }
+    if (Object.keys(open).length === 0) this.#doors.delete(id);
+    const doors = what === 'looking' ? [looking] : [use, passage];
+    await Promise.all(doors.map((door) => door && this.#shutDoor(door)));
+  }
+
+  /** Nothing comes through passages into this epoch any more; resolves when nothing that came so is under way. Nobody may be let in after it. */
+  async endPassages(id: RealVolumeId): Promise<void> {
+    const door = this.#doors.get(id)?.passage; // it stays there, so that whoever comes next waits for the same
+    if (door !== undefined) await this.#shutDoor(door);
+  }
+
+  /** All of them. */
+  async shutAll(id: RealVolumeId): Promise<void> {
+    await Promise.all([this.shut('epoch', id), this.shut('looking', id)]);
+  }
+
+  async #shutDoor(door: EpochDoor): Promise<void> {
+    if (!door.isShut) this.#shut.set(door, undefined);
     await door.shut();
     // From here on, so that what took long is answered as well.
-    if (this.#shut.has(door)) this.#shut.set(door, setTimeout(() => void this.#cut(door), TOLD_MS).unref());
+    if (!this.#shut.has(door) || this.#shut.get(door) !== undefined) return;
+    this.#shut.set(door, setTimeout(() => void this.#cut(door), TOLD_MS).unref());
   }
 
-  /** Both doors. */
-  async shutAll(id: RealVolumeId): Promise<void> {
-    await Promise.all([this.shut('use', id), this.shut('looking', id)]);
+  /** What leads to another storage system is not ours to flush: it is shut, also before all ends. */
+  async shutWhere(isElsewhere: (id: RealVolumeId) => boolean): Promise<void> {
+    const ids = [...this.#doors.keys()].filter(isElsewhere);
+    await Promise.all(ids.map((id) => this.shut('epoch', id)));
   }
 
   /** Cuts off whoever is still connected to a shut door: what is flushed at the end are the open ones. */
@@ -116,6 +143,11 @@ export class Doors {
     await this.#connections.cut(door, 'this way to the real volume has been shut');
     this.#shut.delete(door);
   }
+}
+
+export function purposeOf(access: RealVolumeExport['access']): Purpose {
+  if (access === undefined) return 'looking';
+  return access.manner === 'passage' ? 'passage' : 'use';
 }
 
 function makeDoor(purpose: Purpose, realVolume: RealVolume, file: HeldFile, behind: DoorFile): EpochDoor {

@@ -67,6 +67,10 @@ export class EpochDoor implements Volume {
     this.#sizeBytes = sizeBytes;
   }
 
+  get isShut(): boolean {
+    return this.#isShut;
+  }
+
   /** From now on everything fails as 'shutdown'; resolves when nothing that was asked for before is under way. */
   shut(): Promise<void> {
     this.#isShut = true;

@@ -3,12 +3,14 @@
  * checking, and reads only; with the epoch and the key it is for use.
  *
  * Of a copy group, the member that is primary of the epoch is for use, and the others are not ('shutdown', so that a gateway looks
- * again); for looking are all.
+ * again); for looking are all. Passages are taken by a member to which the one before has handed over, in the same life of its process, until
+ * somebody demands to be alone: that is answered when nothing comes through a passage any more, nor ever will in this epoch.
  *
  * Whoever has the key gets in, and nobody else; LIST shows the bare names alone. What a real volume is in a state for is
  * asked again whenever something may have changed meanwhile (RealVolumes.way).
  */
 
+import type { RealVolumeId } from '../control-protocol/names.ts';
 import { parseRealVolumeExport, type RealVolumeExport } from '../control-protocol/real-volume-export.ts';
 import { ControlError, VolumeError } from '../model/errors.ts';
 import { type ExportDirectory, ExportRefused, type NbdExport } from '../nbd/server.ts';
@@ -41,9 +43,15 @@ async function find(realVolumes: RealVolumes, members: Members, name: string): P
         'virtual volumes are exported by gateways',
     );
   }
+  const admitted = () => admit(realVolumes, members, wanted);
   let way: Way;
   try {
-    way = await realVolumes.way(wanted, () => admit(realVolumes, members, wanted));
+    way = await realVolumes.way(wanted, admitted);
+    if (wanted.access?.manner === 'alone') {
+      members.endPassages(wanted.realVolume, wanted.access.epoch);
+      await realVolumes.endPassages(wanted.realVolume);
+      way = await realVolumes.way(wanted, admitted);
+    }
   } catch (error) {
     throw refusalOf(error, wanted);
   }
@@ -94,8 +102,22 @@ function admit(
       throw new ExportRefused('policy', `access to ${id} is prohibited`);
     default:
   }
-  if (access !== undefined && !members.isServed(id, access.epoch)) {
-    throw new ExportRefused('shutdown', `${id} is not primary: ask the directory who is`);
+  if (access !== undefined) admitToGroup(members, id, access);
+}
+
+function admitToGroup(
+  members: Members,
+  id: RealVolumeId,
+  { epoch, manner }: NonNullable<RealVolumeExport['access']>,
+): void {
+  const isPassage = manner === 'passage';
+  if (!members.isServed(id, epoch)) {
+    // Who has handed over may have been told of it before this one has been: it is to try again.
+    const code = isPassage ? 'policy' : 'shutdown';
+    throw new ExportRefused(code, `${id} is not primary: ask the directory who is`);
+  }
+  if (isPassage && !members.takesPassages(id, epoch)) {
+    throw new ExportRefused('shutdown', `${id} takes nothing through other members any more`);
   }
 }
 

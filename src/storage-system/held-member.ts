@@ -7,7 +7,12 @@ import { Epoch, type RealVolumeId } from '../control-protocol/names.ts';
 import { formatRealVolumeExport } from '../control-protocol/real-volume-export.ts';
 import { ControlError, VolaryError, VolumeError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
-import { openRemoteVolume } from '../nbd-client/remote-volume.ts';
+import {
+  openRemoteVolume,
+  type RemoteRefusal,
+  type RemoteVolume,
+  type RemoteVolumeOptions,
+} from '../nbd-client/remote-volume.ts';
 import type { DurableState } from '../replication/effects.ts';
 import type { ReplicaView } from '../replication/replica.ts';
 import type { SparseFile } from '../storage/sparse-file.ts';
@@ -59,6 +64,8 @@ export class HeldMember {
   readonly volume: ReplicatedVolume;
   readonly door: DoorFile;
   readonly #parts: HeldMemberParts;
+  /** Passages into this epoch are taken: it has begun in this life, and nobody has ended them. */
+  #passageEpoch: number | undefined;
   #closed: Promise<void> | undefined;
   #tickedMs = Number.NEGATIVE_INFINITY;
 
@@ -84,6 +91,14 @@ export class HeldMember {
   isServed(epoch: Epoch): boolean {
     const { served } = this.member;
     return served?.epoch === epoch && served.hosts === 'here';
+  }
+
+  takesPassages(epoch: Epoch): boolean {
+    return this.#passageEpoch === epoch && this.isServed(epoch);
+  }
+
+  endPassages(epoch: Epoch): void {
+    if (this.#passageEpoch === epoch) this.#passageEpoch = undefined;
   }
 
   /** Time has gone by. There may be thousands, most of them at rest. */
@@ -149,7 +164,8 @@ export class HeldMember {
     }
   }
 
-  #serve({ epoch, hosts }: Served): void {
+  #serve({ epoch, hosts, takesPassages }: Served): void {
+    this.#passageEpoch = takesPassages ? epoch : undefined;
     if (typeof hosts === 'object') {
       this.volume.serve(epoch, { through: () => this.#openThrough(hosts.through, epoch) });
       return;
@@ -165,11 +181,25 @@ export class HeldMember {
       return Promise.reject(new VolumeError('shutdown', `${id} is not of this copy group any more`));
     }
     const { realVolume, nbd, accessKey } = target;
-    return openRemoteVolume({
+    return openPassage({
       address: nbd,
-      exportName: formatRealVolumeExport(realVolume, Epoch.parse(epoch), accessKey),
-      description: `real volume ${realVolume}`,
+      exportName: formatRealVolumeExport(realVolume, Epoch.parse(epoch), accessKey, 'passage'),
+      description: `real volume ${realVolume}, through`,
       ...{ openMs: THROUGH_MS, reconnectMs: THROUGH_MS, log: this.#parts.log },
     });
   }
+}
+
+/** One that is refused because it has been ended is given up, with all that waits for it: gateways find the primary, and send again there. */
+async function openPassage(options: RemoteVolumeOptions): Promise<OtherMember> {
+  const ended = new AbortController();
+  let volume: RemoteVolume | undefined;
+  const onRefused = ({ code, message }: RemoteRefusal): void => {
+    if (code !== 'shutdown') return;
+    ended.abort();
+    volume?.giveUp(message);
+  };
+  volume = await openRemoteVolume({ ...options, signal: ended.signal, onRefused });
+  if (ended.signal.aborted) volume.giveUp('it was ended while it was being opened');
+  return volume;
 }

@@ -198,6 +198,16 @@ export class Members implements Groups {
     return this.#members.get(id)?.isServed(epoch) ?? true;
   }
 
+  /** Who has handed over to this member may send through what its hosts still ask. */
+  takesPassages(id: RealVolumeId, epoch: Epoch): boolean {
+    return this.#members.get(id)?.takesPassages(epoch) === true;
+  }
+
+  /** Not any more, in this epoch. */
+  endPassages(id: RealVolumeId, epoch: Epoch): void {
+    this.#members.get(id)?.endPassages(epoch);
+  }
+
   isMember(id: RealVolumeId): boolean {
     return this.#members.has(id);
   }
@@ -214,6 +224,10 @@ export class Members implements Groups {
     if (reason === undefined) return this.#members.get(id)?.door;
     const refusal = new VolumeError('shutdown', `this copy cannot be used: ${reason}`);
     return { volume: undefined, open: () => Promise.reject(refusal) };
+  }
+
+  isElsewhere(id: RealVolumeId): boolean {
+    return typeof this.#members.get(id)?.member.served?.hosts === 'object';
   }
 
   async ended(id: RealVolumeId, cause: 'failed' | 'leaving'): Promise<void> {

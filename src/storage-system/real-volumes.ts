@@ -21,7 +21,7 @@ import { removeFile } from '../storage/folder-space.ts';
 import { openSparseFile } from '../storage/open-sparse-file.ts';
 import { lookAtRawFile, rereadFromDisk } from '../storage/raw-file.ts';
 import type { SparseFile } from '../storage/sparse-file.ts';
-import { type Connections, Doors, type Groups } from './doors.ts';
+import { type Connections, Doors, type Groups, purposeOf } from './doors.ts';
 import type { DoorFile, EpochDoor } from './epoch-door.ts';
 import { controlErrorOf, mayPass } from './errors.ts';
 import { checkFile, tooShort } from './file-check.ts';
@@ -109,7 +109,7 @@ export class RealVolumes {
    * @throws VolumeError when the file cannot be opened, and what `admit` throws
    */
   async way({ realVolume: id, access }: RealVolumeExport, admit: () => void): Promise<Way> {
-    const purpose = access === undefined ? 'looking' : 'use';
+    const purpose = purposeOf(access);
     for (;;) {
       if (this.#isStopping) throw new VolumeError('shutdown', 'the storage system is being stopped');
       admit();
@@ -123,7 +123,7 @@ export class RealVolumes {
         await file.open();
         continue;
       }
-      const behind = purpose === 'use' ? this.#behind(id) : file;
+      const behind = purpose === 'looking' ? file : this.#behind(id);
       return { door: this.#doors.door(purpose, this.#there(id), file, behind), file };
     }
   }
@@ -140,9 +140,14 @@ export class RealVolumes {
     });
   }
 
-  /** The door of an epoch that is over is shut; what is behind it has seen to it that nothing comes of it later. */
+  /** The doors of an epoch that is over are shut; what is behind them has seen to it that nothing comes of it later. */
   epochBegun(id: RealVolumeId, epoch: number): void {
-    if ((this.#doors.epochOf(id) ?? epoch) < epoch) void this.#doors.shut('use', id);
+    if ((this.#doors.epochOf(id) ?? epoch) < epoch) void this.#doors.shut('epoch', id);
+  }
+
+  /** Resolves when nothing that came through a passage into the epoch of now is under way. Nobody is let in there any more (Groups). */
+  endPassages(id: RealVolumeId): Promise<void> {
+    return this.#doors.endPassages(id);
   }
 
   #behind(id: RealVolumeId): DoorFile {
@@ -188,7 +193,7 @@ export class RealVolumes {
       const after = this.#table.change(id, eventsOf(before, wanted));
       this.#told(before, after, 'asked for');
       if (after.access === 'prohibited') await this.#doors.shutAll(id);
-      else if (after.epoch > before.epoch) await this.#doors.shut('use', id);
+      else if (after.epoch > before.epoch) await this.#doors.shut('epoch', id);
       if (sizeBytes !== undefined) await this.#resize(id, sizeBytes);
       return this.view(id);
     });
@@ -228,6 +233,7 @@ export class RealVolumes {
   async stop(): Promise<void> {
     this.#isStopping = true;
     await this.#turns.allDone();
+    await this.#doors.shutWhere((id) => this.#groups?.isElsewhere(id) === true);
     await this.#doors.cutShut();
   }
 

@@ -14,9 +14,11 @@
  *  3. What is read is answered only when this member may serve before and after it was read.
  *  4. A request that the rules gave back ('shutdown') is sent on when it is through that hosts are served by then: doing it
  *     twice is doing it once.
+ *  5. What has been sent through is sent no other way from here: the first copy might come later, and behind something newer. When it is not
+ *     known what has become of it there, it fails as 'shutdown', and its gateway sees to it that it comes no more (exports.ts).
  */
 
-import { assert, VolaryError, VolumeError } from '../model/errors.ts';
+import { assert, VolaryError, VolumeError, type VolumeErrorCode } from '../model/errors.ts';
 import type { BlockSizes, Capabilities, Extent, Volume, WriteZeroesOptions } from '../model/volume.ts';
 import type { Request } from '../replication/effects.ts';
 
@@ -59,6 +61,8 @@ export class ReplicatedVolume implements Volume {
   #waiting = Promise.withResolvers<void>();
   /** The volume that hosts are served through, once somebody has asked for it. */
   #remote: Promise<OtherMember> | undefined;
+  /** Those of before that have not answered all. */
+  readonly #left = new Set<Promise<OtherMember>>();
   #underWay = 0;
   #isClosing = false;
   readonly #closed = Promise.withResolvers<void>();
@@ -84,11 +88,18 @@ export class ReplicatedVolume implements Volume {
     this.#waiting = Promise.withResolvers();
   }
 
-  /** Nobody uses it now: lets go of the other member, until somebody does. */
+  /** Lets go of the other member, until somebody needs it. What it has been asked it may answer still. */
   letGo(): void {
     const remote = this.#remote;
     this.#remote = undefined;
-    if (remote !== undefined) void giveUp(remote);
+    if (remote !== undefined) void this.#leave(remote);
+  }
+
+  async #leave(remote: Promise<OtherMember>): Promise<void> {
+    this.#left.add(remote);
+    const [opened] = await Promise.allSettled([remote]); // who asked for it has the failure
+    if (opened.status === 'fulfilled') await opened.value.close();
+    this.#left.delete(remote);
   }
 
   readNow(offset: number, target: Buffer, start: number, length: number): boolean {
@@ -171,6 +182,7 @@ export class ReplicatedVolume implements Volume {
     this.#isClosing = true;
     this.#waiting.resolve();
     this.letGo();
+    for (const remote of this.#left) void giveUp(remote);
     if (this.#underWay > 0) await this.#closed.promise;
   }
 
@@ -233,12 +245,7 @@ export class ReplicatedVolume implements Volume {
         } else if (hosts === 'refuse') {
           throw new VolumeError('shutdown', 'another member of the copy group is its primary now');
         } else {
-          const { remote, isOver } = await this.#remoteBy(hosts.through);
-          try {
-            return await through(remote);
-          } catch (error) {
-            if (!isOver()) throw error;
-          }
+          return await sentThrough(await this.#remoteBy(hosts.through), through);
         }
         if (this.#isClosing) throw new VolumeError('shutdown', 'the volume is being closed');
       }
@@ -247,13 +254,11 @@ export class ReplicatedVolume implements Volume {
     }
   }
 
-  async #remoteBy(
-    open: () => Promise<OtherMember>,
-  ): Promise<{ readonly remote: OtherMember; readonly isOver: () => boolean }> {
+  async #remoteBy(open: () => Promise<OtherMember>): Promise<OtherMember> {
     this.#remote ??= open();
     const remote = this.#remote;
     try {
-      return { remote: await remote, isOver: () => this.#remote !== remote };
+      return await remote;
     } catch (error) {
       if (this.#remote === remote) this.#remote = undefined;
       if (!(error instanceof VolaryError)) throw error;
@@ -280,11 +285,22 @@ function isShutdown(error: unknown): boolean {
   return error instanceof VolumeError && error.code === 'shutdown';
 }
 
+/** What these say is not what has become of it there, or is said again when it is asked for there. */
+const IN_DOUBT: readonly VolumeErrorCode[] = ['io', 'failed', 'shutdown'];
+
+async function sentThrough<T>(remote: OtherMember, operation: (volume: Volume) => Promise<T>): Promise<T> {
+  try {
+    return await operation(remote);
+  } catch (error) {
+    if (!(error instanceof VolumeError) || !IN_DOUBT.includes(error.code)) throw error;
+    const message = `the member that is primary now is to be asked: ${error.message}`;
+    throw new VolumeError('shutdown', message, { cause: error });
+  }
+}
+
 async function giveUp(remote: Promise<OtherMember>): Promise<void> {
-  const [opened] = await Promise.allSettled([remote]); // who asked for it has the failure
-  if (opened.status !== 'fulfilled') return;
-  opened.value.giveUp('hosts are not served through this member any more');
-  await opened.value.close();
+  const [opened] = await Promise.allSettled([remote]);
+  if (opened.status === 'fulfilled') opened.value.giveUp('this member is being closed');
 }
 
 /** All pieces, a few at the same time; rejects when none is under way any more. */

@@ -189,7 +189,7 @@ const FAULTS: Record<string, Fault> = {
   },
 };
 
-/** Came later: runs with `isEarly` do without them. */
+/** Came later: runs of the first era do without them. */
 const LATER: Record<string, Fault> = {
   resize(world) {
     const sizeBytes = world.scheduler.pick(SIZES) ?? VOLUME_BYTES;
@@ -238,7 +238,54 @@ const WITH_OLDER_CATALOGS: Record<string, Fault> = {
   },
 };
 
-const ALL = { ...FAULTS, ...LATER, ...WITH_OLDER_CATALOGS };
+/** Came with passages that are late. */
+const LATEST: Record<string, Fault> = {
+  breakConnections(world) {
+    breakConnections(world);
+  },
+  slowPassages(world) {
+    slowPassages(world);
+  },
+  /** Whoever has something in hand at the old primary loses it, one way or another, and its copy comes late. */
+  switchAndBreak(world) {
+    const copy = world.scheduler.pick(world.directory.secondaries().filter(({ pair }) => pair === 'duplex'));
+    if (copy === undefined || !world.directory.switch(copy.realVolume)) return;
+    const { scheduler } = world;
+    slowPassages(world);
+    for (let left = 1 + scheduler.random.below(4); left > 0; left--) {
+      scheduler.after(scheduler.between(0, 400), () => breakConnections(world));
+    }
+  },
+  /** The old primary stands still with what it has in hand; the new one may have been started anew when it goes on. */
+  switchAndFreeze(world) {
+    const copy = world.scheduler.pick(world.directory.secondaries().filter(({ pair }) => pair === 'duplex'));
+    const process = world.process(world.directory.primary);
+    if (copy === undefined || !world.directory.switch(copy.realVolume)) return;
+    const { scheduler } = world;
+    scheduler.after(scheduler.between(0, 30), () => process?.freeze());
+    scheduler.after(scheduler.between(500, 8_000), () => process?.thaw());
+    if (scheduler.chance(0.5)) return;
+    scheduler.after(scheduler.between(300, 4_000), () => {
+      world.kill(copy.realVolume);
+      scheduler.after(scheduler.between(20, 200), () => world.start(copy.realVolume));
+    });
+  },
+};
+
+function slowPassages({ passages, scheduler }: World): void {
+  passages.slowMs = scheduler.between(50, 3_000);
+  scheduler.after(scheduler.between(300, 6_000), () => {
+    passages.slowMs = 0;
+  });
+}
+
+function breakConnections({ hosts, passages, scheduler }: World): void {
+  if (scheduler.chance(0.2)) passages.breakAll();
+  else scheduler.pick(hosts)?.breakPaths();
+}
+
+const USUAL: Record<string, Fault> = { ...FAULTS, ...LATER, ...LATEST };
+const ALL: Record<string, Fault> = { ...USUAL, ...WITH_OLDER_CATALOGS };
 
 export class Faults {
   readonly #world: World;
@@ -246,12 +293,12 @@ export class Faults {
   readonly #everyMs: number;
   #isOver = false;
 
-  constructor(world: World, { mutant, isEarly, hasOlderCatalogs }: RunOptions) {
+  constructor(world: World, { mutant, era, hasOlderCatalogs }: RunOptions) {
     const only = mutant?.faults;
     const { scheduler } = world;
     this.#world = world;
-    const later = hasOlderCatalogs === true ? ALL : { ...FAULTS, ...LATER };
-    const names = Object.keys(isEarly === true ? FAULTS : later);
+    const latest = hasOlderCatalogs === true ? ALL : USUAL;
+    const names = Object.keys(era === 1 ? FAULTS : era === 2 ? { ...FAULTS, ...LATER } : latest);
     this.#weights = names.map((name) => {
       const isAway = !(name in WITH_OLDER_CATALOGS) && scheduler.chance(0.5);
       const weight = isAway ? 0 : scheduler.between(0, 1);
@@ -278,6 +325,7 @@ export class Faults {
     const { directory, network, scheduler } = this.#world;
     network.healAll();
     network.delays.usualMs = 1;
+    this.#world.passages.slowMs = 0;
     directory.start();
     for (const { id, process, disk } of this.#world.members) {
       [disk.isFull, disk.isUnreadable] = [false, false];

@@ -1,11 +1,14 @@
 /**
  * A gateway with one host behind it: it writes, reads and flushes, follows the record to whoever is primary, and sends again there what has not been
  * answered. What it is told goes into the history.
+ *
+ * After a hand-over its path to the primary of before finishes what it has in hand, for a while, beside the new one. What has to be sent again of that,
+ * and what an earlier life may have sent, goes over a path that demands to be alone.
  */
 
 import type { MemberId } from '../../src/peer-protocol/messages.ts';
 import type { Request, RequestError } from '../../src/replication/effects.ts';
-import type { Connection } from './door.ts';
+import type { Connection, Flaw } from './door.ts';
 import type { History, WriteEntry } from './history.ts';
 import { BLOCK_SECTORS, CLUSTER_BLOCKS, CLUSTERS, payloadOf, SECTOR_BYTES } from './layout.ts';
 import type { MemberProcess } from './member-process.ts';
@@ -27,6 +30,9 @@ export interface HostWorld {
   readonly licensedEpoch: number;
   /** Answers of this epoch are nothing that can be relied upon: a failover has been forced, and it does not know yet. */
   isForsaken(epoch: number): boolean;
+  readonly flaws: readonly Flaw[];
+  /** Passages are as they are: what is in them may be late, and gateways know. */
+  readonly hasPassages: boolean;
 }
 
 interface Task {
@@ -56,6 +62,9 @@ interface Path {
   readonly member: MemberId;
   readonly process: MemberProcess;
   readonly connection: Connection;
+  readonly isAlone: boolean;
+  /** It has been answered. */
+  isReady: boolean;
 }
 
 const LOOK_MS = 60;
@@ -75,6 +84,10 @@ export class Host {
   readonly #habits: HostHabits;
   #tasks = new Map<number, Task>();
   #path: Path | undefined;
+  /** Those that only finish what they have in hand. */
+  #finishing: Path[] = [];
+  /** In this life of the gateway. */
+  #hasOpened = false;
   #view: View | undefined;
   #count = 0;
   readonly #arrivals = new WeakMap<MemberProcess, number>();
@@ -103,11 +116,23 @@ export class Host {
   /** The gateway's process ends, and comes again: nobody sends again what it had not answered. */
   crash(): void {
     this.#world.trace(this.name, () => `CRASH with ${this.#tasks.size} requests`);
-    this.#leave();
+    this.breakPaths();
+    this.#hasOpened = false;
+    if (this.#world.hasPassages && this.#world.network.scheduler.chance(0.5)) {
+      // The host sends them again.
+      for (const task of this.#tasks.values()) task.sentBy = undefined;
+      return;
+    }
     for (const { write } of this.#tasks.values()) {
       if (write !== undefined) this.#abandoned.push(write);
     }
     this.#tasks.clear();
+  }
+
+  /** All its connections are lost. */
+  breakPaths(): void {
+    this.#leave(this.#path);
+    for (const path of [...this.#finishing]) this.#leave(path);
   }
 
   readonly #abandoned: WriteEntry[] = [];
@@ -202,9 +227,12 @@ export class Host {
   }
 
   #mind(): void {
+    for (const path of [this.#path, ...this.#finishing])
+      if (path?.process.isAlive === false) this.#leave(path);
     const path = this.#path;
-    if (path !== undefined && (!path.process.isAlive || (this.#isOld(path) && !this.#isDraining(path)))) {
-      this.#leave();
+    if (path !== undefined && this.#isOld(path)) {
+      if (!this.#isDraining(path)) this.#leave(path);
+      else if (this.#world.hasPassages) this.#finish(path);
     }
     if (this.#path !== undefined || this.#view === undefined || this.#nowMs < this.#notBeforeMs) return;
     const { epoch, primary } = this.#view;
@@ -212,8 +240,59 @@ export class Host {
     const { network } = this.#world;
     if (process === undefined || network.isCut(this.name, primary) || network.isCut(primary, this.name))
       return;
-    const connection = { name: `${this.name}/${++this.#count}`, epoch, isOpen: true };
-    this.#path = { member: primary, process, connection };
+    const connection = { name: `${this.name}/${++this.#count}`, epoch, isPassage: false, isOpen: true };
+    const isAlone = !this.#world.flaws.includes('undemanded') && this.#mustBeAlone(epoch);
+    this.#path = { member: primary, process, connection, isAlone, isReady: !this.#world.hasPassages };
+    if (this.#world.hasPassages) this.#connect(this.#path);
+    else this.#sendAll();
+  }
+
+  /** Something that was sent to another primary, or in another life, has to be sent again. */
+  #mustBeAlone(epoch: number): boolean {
+    const isLost = ({ write, sentBy }: Task): boolean =>
+      write !== undefined && sentBy !== undefined && sentBy.epoch !== epoch && !this.#isFinishing(sentBy);
+    return !this.#hasOpened || [...this.#tasks.values()].some(isLost);
+  }
+
+  #connect(path: Path): void {
+    const { network } = this.#world;
+    const { connection, isAlone } = path;
+    this.#world.trace(
+      this.name,
+      () => `connects to ${path.member} as of ${connection.epoch} ${isAlone ? 'ALONE' : ''}`,
+    );
+    this.#arrive(path, 0, () => {
+      if (!path.process.isAlive) return;
+      if (network.isCut(this.name, path.member)) return this.#broken(path);
+      path.process.door.connect({
+        ...{ connection, isAlone },
+        answer: (isTaken) => network.scheduler.after(network.delayMs(), () => this.#connected(path, isTaken)),
+      });
+    });
+  }
+
+  #connected(path: Path, isTaken: boolean): void {
+    if (this.#path !== path) return;
+    if (this.#world.network.isCut(path.member, this.name)) {
+      this.#broken(path);
+      return;
+    }
+    if (!isTaken) {
+      this.#refused(path);
+      return;
+    }
+    path.isReady = true;
+    this.#hasOpened = true;
+    this.#sendAll();
+  }
+
+  #refused(path: Path): void {
+    const { scheduler } = this.#world.network;
+    this.#notBeforeMs = this.#nowMs + scheduler.between(10, 150);
+    this.#leave(path);
+  }
+
+  #sendAll(): void {
     for (const task of this.#tasks.values()) this.#send(task);
   }
 
@@ -227,22 +306,52 @@ export class Host {
    */
   #isDraining({ connection }: Path): boolean {
     if (this.#view?.isHandedOver !== true || this.#view.epoch !== connection.epoch + 1) return false;
+    return this.#owes(connection);
+  }
+
+  #owes(connection: Connection): boolean {
     for (const { sentBy } of this.#tasks.values()) if (sentBy === connection) return true;
     return false;
   }
 
-  #leave(): void {
-    const path = this.#path;
-    if (path === undefined) return;
+  #isFinishing(connection: Connection | undefined): boolean {
+    return this.#finishing.some((path) => path.connection === connection);
+  }
+
+  /** Nothing more is sent over it; what is not answered in time is sent again over another. */
+  #finish(path: Path): void {
+    const { scheduler } = this.#world.network;
     this.#path = undefined;
+    this.#finishing.push(path);
+    scheduler.after(scheduler.between(200, 4_000), () => {
+      if (this.#finishing.includes(path)) this.#leave(path);
+    });
+  }
+
+  #leave(path: Path | undefined): void {
+    if (path === undefined) return;
+    const isFinishing = this.#finishing.includes(path);
+    if (this.#path === path) this.#path = undefined;
+    this.#finishing = this.#finishing.filter((other) => other !== path);
     const { network } = this.#world;
     const lateMs = network.isCut(this.name, path.member) ? 3_000 : 0;
     this.#arrive(path, lateMs, () => path.process.door.closed(path.connection));
+    if (isFinishing && this.#owes(path.connection)) this.#goOn();
+  }
+
+  /** What a path of before has not answered goes over the one of now, which may not be alone. */
+  #goOn(): void {
+    const path = this.#path;
+    if (path === undefined || this.#isOld(path)) return;
+    if (path.isAlone || !this.#mustBeAlone(path.connection.epoch)) this.#sendAll();
+    else if (this.#owes(path.connection)) this.#finish(path);
+    else this.#leave(path);
   }
 
   #send(task: Task): void {
     const path = this.#path;
-    if (path === undefined || this.#isOld(path) || task.sentBy === path.connection) return;
+    if (path?.isReady !== true || this.#isOld(path) || task.sentBy === path.connection) return;
+    if (this.#isFinishing(task.sentBy)) return;
     task.sentBy = path.connection;
     const { network } = this.#world;
     this.#arrive(path, 0, () => {
@@ -276,8 +385,12 @@ export class Host {
   #broken(path: Path): void {
     const { scheduler } = this.#world.network;
     scheduler.after(scheduler.between(500, 3_000), () => {
-      if (this.#path === path) this.#leave();
+      if (this.#holds(path)) this.#leave(path);
     });
+  }
+
+  #holds(path: Path): boolean {
+    return this.#path === path || this.#finishing.includes(path);
   }
 
   #answered(task: Task, path: Path, answer: Answer): void {
@@ -286,14 +399,13 @@ export class Host {
       this.#broken(path);
       return;
     }
-    if (this.#path !== path || this.#tasks.get(task.id) !== task) return;
+    if (!this.#holds(path) || this.#tasks.get(task.id) !== task || task.sentBy !== path.connection) return;
     if (error === 'shutdown') {
-      const { scheduler } = this.#world.network;
-      this.#notBeforeMs = this.#nowMs + scheduler.between(10, 150);
-      this.#leave();
+      this.#refused(path);
       return;
     }
     this.#tasks.delete(task.id);
+    if (this.#finishing.includes(path) && !this.#owes(path.connection)) this.#leave(path);
     const text = error ?? (task.request.kind === 'read' ? answer.values.join(' ') : 'done');
     this.#world.trace(this.name, () => `has ${task.id} answered: ${text}`);
     this.#record(task, path, answer);

@@ -387,7 +387,7 @@ export class MemberProcess implements Station {
         this.#around.directory.answered(this, effect.token, effect.isRefused);
         return;
       case 'serve':
-        this.door.serve(effect.epoch, effect.hosts);
+        this.door.serve(effect);
         return;
       case 'told':
         return;

@@ -6,6 +6,7 @@
 import type { Fence } from '../../src/control-protocol/copy-groups.ts';
 import type { SecondaryMessage } from '../../src/peer-protocol/messages.ts';
 import type { Effect, Event, Output } from '../../src/replication/effects.ts';
+import type { Flaw } from './door.ts';
 import { VOLUME_BYTES } from './layout.ts';
 import type { MemberProcess, ReplicaLike } from './member-process.ts';
 
@@ -19,6 +20,7 @@ export interface Mutant {
   readonly faults?: readonly string[];
   /** Of the group, where only one level shows it. */
   readonly fence?: Fence;
+  readonly flaws?: readonly Flaw[];
   /** What is carried out in place of an effect. */
   readonly effect?: (effect: Effect, by: MemberProcess) => readonly Effect[];
 }
@@ -64,7 +66,19 @@ function failedTooEarly(effect: Effect, by: MemberProcess): readonly Effect[] {
   return [effect, ...tokens.map((token) => ({ kind: 'answer', token, error: 'io' }) as const)];
 }
 
+const PASSAGES = ['switchAndBreak', 'switchAndFreeze'];
 const UNHEARD = ['deposeUnheard', 'freeze', 'resync'];
+
+/** Who has handed over serves through, whoever is primary by now. */
+function throughForEver(effect: Effect, by: MemberProcess): readonly Effect[] {
+  if (effect.kind !== 'serve') return [effect];
+  const told = toldOf(by);
+  if (effect.hosts === 'hold') told.add('handed over');
+  else if (effect.hosts === 'here') told.delete('handed over');
+  const primary = by.disk.durable?.config.primary;
+  if (effect.hosts !== 'refuse' || !told.has('handed over') || primary === undefined) return [effect];
+  return [{ ...effect, hosts: { through: primary } }];
+}
 
 export const MUTANTS: readonly Mutant[] = [
   {
@@ -235,6 +249,27 @@ export const MUTANTS: readonly Mutant[] = [
       if (event.kind !== 'start') return event;
       return { ...event, sizeBytes: event.durable?.config.sizeBytes ?? event.sizeBytes };
     },
+  },
+  {
+    name: 'I16: a gateway that sends again does not demand to be alone',
+    faults: PASSAGES,
+    flaws: ['undemanded'],
+  },
+  {
+    name: 'I16: a gateway is alone before what came through passages has ended',
+    faults: PASSAGES,
+    flaws: ['unawaited'],
+  },
+  {
+    name: 'I16: a primary that has been started anew takes passages',
+    faults: ['switchAndFreeze'],
+    effect: (effect) =>
+      effect.kind === 'serve' && effect.hosts === 'here' ? [{ ...effect, takesPassages: true }] : [effect],
+  },
+  {
+    name: 'I16: hosts are served through into later epochs',
+    faults: ['switchAndBreak'],
+    effect: throughForEver,
   },
   {
     name: 'S4: extents are not marked',

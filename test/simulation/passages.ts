@@ -1,24 +1,37 @@
 /**
  * What members that have handed over do with requests of hosts that have not noticed yet: they send them through to the member that is primary now,
- * over a connection of their own. When that breaks, whoever waits is told to look for the primary.
+ * over a connection of their own. When that breaks, or takes nothing more, whoever waits is told to look for the primary.
+ *
+ * What is on its way through a passage may be late, also when the host that had asked, the member that sent it, or the connection has gone: a
+ * cut stalls it, and its target hears of the end of a connection after what was sent over it.
  */
 
 import type { MemberId } from '../../src/peer-protocol/messages.ts';
+import type { RequestError } from '../../src/replication/effects.ts';
 import type { Connection, HostRequest } from './door.ts';
 import type { MemberProcess } from './member-process.ts';
 import type { Network } from './network.ts';
 
 interface Passage {
+  /** As its target sees it. */
   readonly connection: Connection;
   readonly source: MemberProcess;
   readonly target: MemberProcess;
   readonly waiting: Set<HostRequest>;
+  /** Its source has given it up. */
+  isOver: boolean;
 }
 
-/** Until a member notices that the other cannot be reached any more. */
-const NOTICE_MS = 500;
+/** After a cut, or while somebody stands still, it is tried again so much later. */
+const STALL_MS = 50;
+/** How long a target may not hear of the end of a connection from a machine that has no power, or is cut off. */
+const SILENCE_MS = 6_000;
+/** What does not say what has become of the request at the primary. */
+const IN_DOUBT: readonly (RequestError | undefined)[] = ['shutdown', 'io', 'failed'];
 
 export class Passages {
+  /** What is on its way takes up to so much longer. */
+  slowMs = 0;
   readonly #network: Network;
   readonly #process: (id: MemberId) => MemberProcess | undefined;
   readonly #passages = new Map<string, Passage>();
@@ -32,63 +45,80 @@ export class Passages {
     const { scheduler } = this.#network;
     const [source, target] = [this.#process(from), this.#process(to)];
     if (source === undefined) return;
-    if (target === undefined || !this.#isReachable(from, to)) {
-      scheduler.after(this.#network.delayMs(), () => request.reply('shutdown', []));
-      return;
-    }
     const key = `${from}>${to}@${epoch}`;
     let passage = this.#passages.get(key);
-    if (passage === undefined) {
-      const connection = { name: `passage ${key}`, epoch, isOpen: true };
-      passage = { connection, source, target, waiting: new Set() };
+    if (passage === undefined && target !== undefined) {
+      const connection = { name: `passage ${key}`, epoch, isPassage: true, isOpen: true };
+      passage = { connection, source, target, waiting: new Set(), isOver: false };
       this.#passages.set(key, passage);
     }
-    this.#send(passage, request);
+    if (passage === undefined || passage.isOver) {
+      scheduler.after(this.#network.delayMs(), () => request.reply('shutdown', []));
+    } else this.#send(passage, request);
   }
 
-  /** A process has ended, and with it the connections that it had. */
-  died(process: MemberProcess): void {
-    for (const passage of this.#passages.values()) {
-      if (passage.source === process || passage.target === process) this.#break(passage);
+  /** A process has ended: what it had sent may arrive all the same, and its connections with it. */
+  died(process: MemberProcess, hasPower: boolean): void {
+    for (const [key, passage] of [...this.#passages]) {
+      if (passage.source !== process && passage.target !== process) continue;
+      this.#passages.delete(key);
+      this.#giveUp(passage, hasPower);
     }
+  }
+
+  /** Connections between members break, whatever is in them. */
+  breakAll(): void {
+    for (const passage of this.#passages.values()) this.#giveUp(passage, true);
+    this.#passages.clear();
   }
 
   #send(passage: Passage, request: HostRequest): void {
     const { connection, source, target, waiting } = passage;
-    const { scheduler } = this.#network;
     waiting.add(request);
-    scheduler.after(this.#network.delayMs(), () => {
-      if (!connection.isOpen) return;
-      if (!this.#isReachable(source.id, target.id)) {
-        scheduler.after(NOTICE_MS, () => this.#break(passage));
-        return;
-      }
+    this.#after(this.#delayMs(), source.id, target.id, () => {
+      if (!connection.isOpen || !target.isAlive) return;
       target.door.request({
         ...request,
         connection,
         reply: (error, values) => {
-          scheduler.after(this.#network.delayMs(), () => {
-            if (!this.#isReachable(source.id, target.id)) this.#break(passage);
-            // Who is told so goes elsewhere with all that it has sent: nothing of it may come later.
-            else if (error === 'shutdown') this.#break(passage);
-            else if (source.isAlive && waiting.delete(request)) request.reply(error, values);
+          this.#after(this.#delayMs(), target.id, source.id, () => {
+            if (!source.isAlive || !waiting.delete(request)) return;
+            request.reply(IN_DOUBT.includes(error) ? 'shutdown' : error, values);
+            if (error === 'shutdown') this.#giveUp(passage, true);
           });
         },
       });
     });
   }
 
-  #break(passage: Passage): void {
+  /** By its source: nothing is sent any more. */
+  #giveUp(passage: Passage, isTold: boolean): void {
     const { connection, source, target, waiting } = passage;
-    if (!connection.isOpen) return;
-    connection.isOpen = false;
-    for (const [key, other] of this.#passages) if (other === passage) this.#passages.delete(key);
-    if (target.isAlive) target.door.closed(connection);
+    const { scheduler } = this.#network;
+    if (passage.isOver) return;
+    passage.isOver = true;
     for (const request of waiting) if (source.isAlive) request.reply('shutdown', []);
     waiting.clear();
+    const close = (): void => {
+      if (!connection.isOpen) return;
+      connection.isOpen = false;
+      if (target.isAlive) target.door.closed(connection);
+    };
+    if (isTold) this.#after(this.#delayMs(), source.id, target.id, close);
+    scheduler.after(scheduler.between(SILENCE_MS / 2, SILENCE_MS), close);
   }
 
-  #isReachable(one: MemberId, other: MemberId): boolean {
-    return !this.#network.isCut(one, other) && !this.#network.isCut(other, one);
+  #delayMs(): number {
+    const { scheduler } = this.#network;
+    return this.#network.delayMs() + (this.slowMs > 0 ? scheduler.between(0, this.slowMs) : 0);
+  }
+
+  /** What is cut stalls; who stands still sends nothing, and hears nothing. */
+  #after(delayMs: number, from: MemberId, to: MemberId, action: () => void): void {
+    this.#network.scheduler.after(delayMs, () => {
+      const isFrozen = this.#process(to)?.isFrozen === true;
+      if (isFrozen || this.#network.isCut(from, to)) this.#after(STALL_MS, from, to, action);
+      else action();
+    });
   }
 }

@@ -12,7 +12,8 @@ import { newCopy, primaryOf } from '../../src/replication/group-rules.ts';
 import { DEFAULT_LIMITS } from '../../src/replication/limits.ts';
 import { seededRandom } from '../support/random.ts';
 import { Directory, type DirectoryWorld } from './directory.ts';
-import type { HostRequest } from './door.ts';
+import type { Flaw, HostRequest } from './door.ts';
+import { EarlyPassages } from './early-passages.ts';
 import { Faults } from './faults.ts';
 import { History } from './history.ts';
 import { Host, type HostWorld } from './host.ts';
@@ -30,8 +31,8 @@ export interface RunOptions {
   readonly seed: number;
   readonly mutant?: Mutant | undefined;
   readonly isTracing?: boolean;
-  /** Without faults that came to the simulation later than the run: it plays as it did. */
-  readonly isEarly?: boolean;
+  /** It plays as in an earlier era of the simulation: the first knew no resizes and full disks, the second no passages that are late. */
+  readonly era?: 1 | 2;
   /** With a fault more: an older catalog is put back. */
   readonly hasOlderCatalogs?: boolean;
 }
@@ -95,7 +96,10 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
   licensedEpoch = 0;
   readonly #options: RunOptions;
   readonly #members = new Map<MemberId, Member>();
-  readonly #passages: Passages;
+  readonly passages: Passages;
+  readonly hasPassages: boolean;
+  readonly flaws: readonly Flaw[];
+  readonly #early: EarlyPassages;
   readonly #pace: ProcessPace;
   readonly #limits: Limits;
   #ids = 0;
@@ -108,13 +112,16 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
     this.scheduler = new Scheduler(seededRandom(options.seed));
     const { scheduler } = this;
     this.network = new Network(scheduler, (id) => this.process(id));
-    this.#passages = new Passages(this.network, (id) => this.process(id));
+    this.passages = new Passages(this.network, (id) => this.process(id));
+    this.#early = new EarlyPassages(this.network, (id) => this.process(id));
+    this.hasPassages = options.era === undefined;
+    this.flaws = options.mutant?.flaws ?? [];
     this.#pace = {
       stepsDuringPersist: scheduler.chance(0.5),
       diskMs: scheduler.chance(0.2) ? 20 : 1,
       persistMs: scheduler.chance(0.2) ? 100 : 5,
     };
-    this.recordMs = options.isEarly === true ? DEFAULT_LIMITS.recordMs : RECORD_MS;
+    this.recordMs = options.era === 1 ? DEFAULT_LIMITS.recordMs : RECORD_MS;
     this.#limits = anyLimits(scheduler, this.recordMs);
     this.network.delays.lateChance = scheduler.chance(0.3) ? 0.05 : 0.003;
     const copies = Array.from({ length: 1 + scheduler.random.below(4) }, () => this.makeCopy());
@@ -283,7 +290,8 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
 
   #died(process: MemberProcess, hasPower: boolean): void {
     this.network.died(process, hasPower);
-    this.#passages.died(process);
+    this.passages.died(process, hasPower);
+    this.#early.died(process);
   }
 
   // --- what members need -------------------------------------------------------------------------------------
@@ -352,7 +360,7 @@ export class World implements Surroundings, DirectoryWorld, HostWorld {
   }
 
   through(from: MemberId, to: MemberId, epoch: number, request: HostRequest): void {
-    this.#passages.through(from, to, epoch, request);
+    (this.hasPassages ? this.passages : this.#early).through(from, to, epoch, request);
   }
 
   // --- what the directory and the hosts need -----------------------------------------------------------------

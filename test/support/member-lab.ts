@@ -38,6 +38,8 @@ export interface LabOptions {
   readonly folders?: (system: string, folders: MemberFolders) => MemberFolders;
   /** Where others find a storage system whose peers listen there. */
   readonly peerAt?: (system: string, address: SocketAddress) => Promise<SocketAddress>;
+  /** Where other storage systems find its exports. */
+  readonly nbdAt?: (system: string, address: SocketAddress) => Promise<SocketAddress>;
 }
 
 /** One storage system, as far as copies go. */
@@ -89,7 +91,8 @@ export class MemberLab implements AsyncDisposable {
   /** On the folder that it had before, when it has been there. */
   async startSystem(name: string, bootId?: string): Promise<System> {
     const { limits, log = silentLog, folders = (_: string, real: MemberFolders) => real } = this.#options;
-    const { peerAt = async (_: string, address: SocketAddress) => address } = this.#options;
+    const straight = async (_: string, address: SocketAddress) => address;
+    const { peerAt = straight, nbdAt = straight } = this.#options;
     const path = `${this.#folder.path}/${name}`;
     mkdirSync(`${path}/volumes`, { recursive: true });
     const table = new RealVolumeTable(`${path}/meta.db`);
@@ -114,10 +117,11 @@ export class MemberLab implements AsyncDisposable {
     const nbd = new NbdServer({ exports: exportsOf(realVolumes, members), log });
     await members.start();
     const peers = new PeerServer({ onHello: members.onHello, log });
-    const nbdAt = await nbd.listen({ host: '127.0.0.1', port: 0 });
+    const listening = (await nbd.listen({ host: '127.0.0.1', port: 0 })) as SocketAddress;
     const record = {
-      ...{ name: StorageName.parse(name), site: SiteName.parse('east'), id: crypto.randomUUID(), nbd: nbdAt },
+      ...{ name: StorageName.parse(name), site: SiteName.parse('east'), id: crypto.randomUUID() },
       ...{
+        nbd: await nbdAt(name, listening),
         peer: await peerAt(name, await peers.listen({ host: '127.0.0.1', port: 0 })),
         manage: 'http://127.0.0.1:1',
       },
@@ -133,7 +137,7 @@ export class MemberLab implements AsyncDisposable {
       await realVolumes.files.closeAll();
       table.close();
     };
-    const uri = `nbd://127.0.0.1:${'port' in nbdAt ? nbdAt.port : 0}`;
+    const uri = `nbd://127.0.0.1:${listening.port}`;
     const system = { name, path, table, realVolumes, members, uri, peer: record.peer, stop };
     this.systems.set(name, system);
     const hasMoved = this.#storage.has(name);

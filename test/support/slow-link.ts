@@ -1,6 +1,7 @@
 /**
  * A connection's way through a slow link: what is sent to the listener goes on to the target at a rate, and back as it comes. It can
- * fall silent, as a broken link does: nothing arrives any more, in either direction, and nobody is told.
+ * fall silent, as a broken link does: nothing arrives any more, in either direction, and nobody is told. When it is heard again, all that
+ * was on its way arrives, whether its sender is there still or not.
  */
 
 import { createServer, connect as dial, type Server, type Socket } from 'node:net';
@@ -17,6 +18,8 @@ export class SlowLink implements AsyncDisposable {
   #isSilent = false;
   /** How much has gone to the target. */
   bytes = 0;
+  /** How much has come for it. */
+  receivedBytes = 0;
 
   private constructor(target: SocketAddress, bytesPerSecond: number) {
     this.bytesPerSecond = bytesPerSecond;
@@ -39,6 +42,11 @@ export class SlowLink implements AsyncDisposable {
     });
   }
 
+  /** All connections are reset, and what was on its way is lost. */
+  cut(): void {
+    for (const socket of this.#sockets) socket.resetAndDestroy();
+  }
+
   set bytesPerSecond(bytesPerSecond: number) {
     this.#bytesPerTurn = Math.ceil((bytesPerSecond * TURN_MS) / 1000);
   }
@@ -47,8 +55,15 @@ export class SlowLink implements AsyncDisposable {
     this.#isSilent = true;
   }
 
+  speak(): void {
+    this.#isSilent = false;
+  }
+
   #tie(near: Socket, far: Socket): void {
     const there = this.#pump(near, far);
+    near.on('data', ({ length }: Buffer) => {
+      this.receivedBytes += length;
+    });
     const back = this.#pump(far, near);
     const end = (): void => {
       clearInterval(timer);

@@ -7,7 +7,7 @@ import {
   Epoch as EpochSchema,
   RealVolumeId as IdSchema,
 } from '../../../src/control-protocol/names.ts';
-import { formatRealVolumeExport } from '../../../src/control-protocol/real-volume-export.ts';
+import { parseRealVolumeExport } from '../../../src/control-protocol/real-volume-export.ts';
 import type { Volume } from '../../../src/model/volume.ts';
 import { ExportRefused, type NbdExport, NbdServer } from '../../../src/nbd/server.ts';
 import { silentLog } from '../log.ts';
@@ -100,8 +100,10 @@ export class StorageStandIn {
   }
 
   #find(name: string): NbdExport {
-    for (const [id, { volume, epoch }] of this.#volumes) {
-      if (epoch !== undefined && name === formatRealVolumeExport(id, epoch, KEY)) return { name, volume };
+    const { realVolume, access } = parseRealVolumeExport(name) ?? {};
+    const real = realVolume === undefined ? undefined : this.#volumes.get(realVolume);
+    if (real !== undefined && access?.epoch === real.epoch && access?.key === KEY) {
+      return { name: realVolume as string, volume: real.volume };
     }
     this.refusals += 1;
     throw new ExportRefused('policy', 'another epoch, or no such real volume');

@@ -108,13 +108,14 @@ const hexadecimal = (length: number) =>
   fc.string({ unit: fc.constantFrom(...'0123456789abcdef'), minLength: length, maxLength: length });
 const ids = hexadecimal(16).map((digits) => RealVolumeId.parse(`rv-${digits}`));
 const keys = hexadecimal(32).map((digits) => AccessKey.parse(digits));
+const manners = fc.constantFrom('ordinary', 'alone', 'passage');
 const epochs = fc.integer({ min: 1, max: 1e15 - 1 }).map((epoch) => Epoch.parse(epoch));
 
 test('an export name of a real volume comes back as what it was made of', () => {
   fc.assert(
-    fc.property(ids, epochs, keys, (realVolume, epoch, key) => {
-      const name = formatRealVolumeExport(realVolume, epoch, key);
-      expect(parseRealVolumeExport(name)).toEqual({ realVolume, access: { epoch, key } });
+    fc.property(ids, epochs, keys, manners, (realVolume, epoch, key, manner) => {
+      const name = formatRealVolumeExport(realVolume, epoch, key, manner);
+      expect(parseRealVolumeExport(name)).toEqual({ realVolume, access: { epoch, key, manner } });
       expect(parseRealVolumeExport(realVolume)).toEqual({ realVolume, access: undefined });
     }),
   );
@@ -123,18 +124,27 @@ test('an export name of a real volume comes back as what it was made of', () => 
 test('an export name with one character changed, added or left out is another one, or none', () => {
   const edits = fc.tuple(fc.nat(), fc.constantFrom('', 'x', '0', '@', '.', '/', '\0', '\n', 'A'), fc.nat(1));
   fc.assert(
-    fc.property(ids, epochs, keys, edits, (realVolume, epoch, key, [at, inserted, removed]) => {
-      const name = formatRealVolumeExport(realVolume, epoch, key);
-      const place = at % (name.length + 1);
-      const changed = name.slice(0, place) + inserted + name.slice(place + removed);
-      const parsed = parseRealVolumeExport(changed);
-      if (changed === name) expect(parsed).toEqual({ realVolume, access: { epoch, key } });
-      else expect(parsed).not.toEqual({ realVolume, access: { epoch, key } });
-      if (parsed?.access !== undefined) {
-        const { access } = parsed;
-        expect(formatRealVolumeExport(parsed.realVolume, access.epoch, access.key)).toBe(changed);
-      }
-    }),
+    fc.property(
+      ids,
+      epochs,
+      keys,
+      manners,
+      edits,
+      (realVolume, epoch, key, manner, [at, inserted, removed]) => {
+        const name = formatRealVolumeExport(realVolume, epoch, key, manner);
+        const place = at % (name.length + 1);
+        const changed = name.slice(0, place) + inserted + name.slice(place + removed);
+        const parsed = parseRealVolumeExport(changed);
+        if (changed === name) expect(parsed).toEqual({ realVolume, access: { epoch, key, manner } });
+        else expect(parsed).not.toEqual({ realVolume, access: { epoch, key, manner } });
+        if (parsed?.access !== undefined) {
+          const { access } = parsed;
+          expect(formatRealVolumeExport(parsed.realVolume, access.epoch, access.key, access.manner)).toBe(
+            changed,
+          );
+        }
+      },
+    ),
     { numRuns: 1_000 },
   );
 });

@@ -15,8 +15,22 @@ const turn = () => new Promise((resolve) => setImmediate(resolve));
 
 class OtherVolume extends MemoryVolume implements OtherMember {
   givenUp = false;
+  isClosed = false;
+  /** Of a flush. */
+  answer = Promise.resolve();
+  flushes = 0;
+
   giveUp(): void {
     this.givenUp = true;
+  }
+
+  override flush(): Promise<void> {
+    this.flushes += 1;
+    return this.answer;
+  }
+
+  override async close(): Promise<void> {
+    this.isClosed = true;
   }
 }
 
@@ -187,7 +201,7 @@ describe('hosts', () => {
     await volume.flush();
     volume.letGo();
     await turn();
-    expect(others.map(({ givenUp }) => givenUp)).toEqual([true]);
+    expect(others.map(({ givenUp, isClosed }) => [givenUp, isClosed])).toEqual([[false, true]]);
     await volume.flush();
     expect(others.length).toBe(2);
   });
@@ -196,6 +210,48 @@ describe('hosts', () => {
     const { volume } = subject();
     volume.serve(2, { through: () => Promise.reject(new VolumeError('io', 'refused')) });
     expect(await outcomeOf(volume.flush())).toBe('shutdown');
+  });
+
+  test('through: what has been sent to one member is not sent to another, and has its answer from the first', async () => {
+    const { volume } = subject();
+    const [first, second] = [new OtherVolume(Buffer.alloc(SIZE)), new OtherVolume(Buffer.alloc(SIZE))];
+    const answer = Promise.withResolvers<void>();
+    first.answer = answer.promise;
+    volume.serve(2, { through: async () => first });
+    const sent = outcomeOf(volume.flush());
+    await turn();
+    volume.serve(2, { through: async () => second });
+    await volume.flush();
+    answer.resolve();
+    expect(await sent).toBe('done');
+    expect([first.flushes, second.flushes]).toEqual([1, 1]);
+  });
+
+  test.each([
+    ['io', 'shutdown'],
+    ['failed', 'shutdown'],
+    ['shutdown', 'shutdown'],
+    ['no-space', 'no-space'],
+  ] as const)('through: what ended as %s there ends as %s here, and is sent once', async (there, here) => {
+    const { volume } = subject();
+    const other = new OtherVolume(Buffer.alloc(SIZE));
+    other.answer = Promise.reject(new VolumeError(there, 'of the other member'));
+    volume.serve(2, { through: async () => other });
+    expect(await outcomeOf(volume.flush())).toBe(here);
+    expect(other.flushes).toBe(1);
+  });
+
+  test('close: what waits for the other member is given up', async () => {
+    const { volume } = subject();
+    const other = new OtherVolume(Buffer.alloc(SIZE));
+    const { promise, reject } = Promise.withResolvers<void>();
+    other.answer = promise;
+    other.giveUp = () => reject(new VolumeError('io', 'given up'));
+    volume.serve(2, { through: async () => other });
+    const sent = outcomeOf(volume.flush());
+    await turn();
+    await volume.close();
+    expect(await sent).toBe('shutdown');
   });
 
   test('close: those that wait fail, and it waits for what is under way', async () => {
