@@ -57,23 +57,26 @@ export const switchTo = verb({
 });
 
 export const failover = verb({
-  command: 'failover <volume> <storage>',
+  command: 'failover [volume] [storage]',
   summary: 'Make another copy the primary when the primary is gone',
   flags: ['force', 'wait', 'no-wait'],
   completes: ['volume', 'storage'],
+  completesOptions: { site: 'site' },
   describe: (yargs) =>
     withWait(
       withDirectory(
         yargs
           .usage(
-            '$0 copy failover VOLUME STORAGE\n\nMake another copy the primary when the primary is gone. A copy that is duplex ' +
-              'holds every write that was answered. The old primary follows when it comes back, and gives up what it alone has.',
+            '$0 copy failover (VOLUME STORAGE | --site SITE)\n\nMake another copy the primary when the primary is gone. A copy that is ' +
+              'duplex holds every write that was answered. The old primary follows when it comes back, and gives up what it alone ' +
+              'has. With --site: every volume whose primary is on a storage system of that site which is offline, to its best copy.',
           )
-          .positional('volume', { describe: 'The volume', type: 'string', demandOption: true })
-          .positional('storage', {
-            describe: 'The storage system of the copy',
+          .positional('volume', { describe: 'The volume', type: 'string' })
+          .positional('storage', { describe: 'The storage system of the copy', type: 'string' })
+          .option('site', {
+            describe: 'Instead of a volume: the site that is gone',
             type: 'string',
-            demandOption: true,
+            requiresArg: true,
           })
           .option('force', {
             describe: 'Also to a copy that is not duplex: what it lacks is lost',
@@ -81,12 +84,24 @@ export const failover = verb({
             default: false,
           })
           .example('$0 copy failover db west-1', 'Hosts go on there')
-          .example('$0 copy failover db west-1 --force', 'When there is no other copy left'),
+          .example('$0 copy failover db west-1 --force', 'When there is no other copy left')
+          .example('$0 copy failover --site east', 'All that had its primary in east goes on elsewhere'),
       ),
     ),
   parse: (given): Action => {
     const directory = parseDirectory(given);
     const wait = parseWait(given);
+    const site = parseSingle('site', given.site, (text) => parseAs('bad-name', SiteName, text));
+    if (site !== undefined) {
+      refuseBesideSite(given.volume, wait);
+      return async (output) => {
+        const { failOverSite } = await import('./copy-failover-site.ts');
+        await failOverSite({ directory, site, force: given.force, output });
+      };
+    }
+    if (given.volume === undefined || given.storage === undefined) {
+      throw new UsageError('bad-argument', 'say which: give a volume and a storage system, or --site');
+    }
     const volume = parseAs('bad-name', VolumeName, given.volume);
     const storage = parseAs('bad-name', StorageName, given.storage);
     return async (output) => {
@@ -103,6 +118,12 @@ export const failover = verb({
     };
   },
 });
+
+/** @throws UsageError */
+function refuseBesideSite(volume: string | undefined, wait: boolean): void {
+  if (volume !== undefined) throw new UsageError('bad-argument', 'give a volume or --site, not both');
+  if (!wait) throw new UsageError('bad-argument', '--site waits for every volume: give it without --no-wait');
+}
 
 /** What a forced failover to the copies there gives up, in words. */
 function lossOf({ name, segments }: VolumeView, storage: StorageName): string {

@@ -35,7 +35,8 @@ export const DIRECTORY_URL = `http://${LOOPBACK}:${DIRECTORY_PORT}`;
 
 export interface RunOptions {
   readonly role: Role;
-  readonly start: (log: Log) => Promise<Service>;
+  /** `signal`: it is not to be started any more; one that waits for something rejects with an AbortError. */
+  readonly start: (log: Log, signal: AbortSignal) => Promise<Service>;
   readonly supervised: boolean;
 }
 
@@ -151,7 +152,7 @@ const starters: Record<Role, (from: From) => RunOptions['start']> = {
     });
     refuseWildcard(settings);
     const { data, directory, capacity, advertise, ...rest } = settings;
-    return async (log) => {
+    return async (log, signal) => {
       const { startStorageSystem } = await import('../storage-system/service.ts');
       return startStorageSystem({
         dataFolder: data,
@@ -160,7 +161,7 @@ const starters: Record<Role, (from: From) => RunOptions['start']> = {
         ...(capacity === undefined ? {} : { capacityBytes: capacity }),
         isRestored: from.flags.restored === true,
         ...rest,
-        log,
+        ...{ signal, log },
       });
     };
   },
@@ -206,22 +207,37 @@ const memberDefaults = { directory: DIRECTORY_URL, manage: ANY_LOOPBACK_PORT };
 async function runRole({ role, start, supervised }: RunOptions, output: Output): Promise<void> {
   const log = createLogger(process.env);
   const stopAsked = Promise.race([firstStopSignal(), ...(supervised ? [supervisorGone()] : [])]);
+  const starting = new AbortController();
+  void stopAsked.then(() => starting.abort());
   await keepPoolFromInterrupting();
   try {
-    const service = await start(log);
+    const service = await startUnlessStopped(() => start(log, starting.signal));
     try {
-      const { document, sentence } = service.ready;
-      log.info({ ready: document }, `${role} is ready`);
-      output.result(document, sentence);
-      const cause = await Promise.race([stopAsked, ...(service.lost === undefined ? [] : [service.lost])]);
+      if (service !== undefined) {
+        const { document, sentence } = service.ready;
+        log.info({ ready: document }, `${role} is ready`);
+        output.result(document, sentence);
+      }
+      const lost = service?.lost;
+      const cause = await Promise.race([stopAsked, ...(lost === undefined ? [] : [lost])]);
       log.info({ cause }, 'stopping');
     } finally {
-      await service.stop();
+      await service?.stop();
     }
   } finally {
     if (process.connected) process.disconnect(); // being listened to, the channel would keep the process
   }
   log.info({}, 'stopped');
+}
+
+/** Undefined: it was asked to stop while it waited for something. */
+async function startUnlessStopped(start: () => Promise<Service>): Promise<Service | undefined> {
+  try {
+    return await start();
+  } catch (error) {
+    if (error instanceof Error && error.name === 'AbortError') return undefined;
+    throw error;
+  }
 }
 
 /** Resolves when the channel to the supervisor has closed; from then on the process has a limited time to end. */

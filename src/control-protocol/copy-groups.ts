@@ -14,7 +14,16 @@
 
 import { z } from 'zod';
 import { PairState, SuspendReason } from './catalog.ts';
-import { AccessKey, Bytes, Endpoint, Epoch, RealVolumeId, StorageName, VolumeName } from './names.ts';
+import {
+  AccessKey,
+  Bytes,
+  Endpoint,
+  Epoch,
+  Identity,
+  RealVolumeId,
+  StorageName,
+  VolumeName,
+} from './names.ts';
 
 export const Fence = z.enum(['never', 'status', 'data']);
 export type Fence = z.infer<typeof Fence>;
@@ -95,6 +104,8 @@ export const PairReport = z
      * sender may have reported `suspended` since.
      */
     pairRevision: z.int().min(0).max(PAIR_REVISION_MAX),
+    /** Where it is connected to the member: `conflict` when that is not where the member's storage system is, or is known to be. */
+    peer: Endpoint.optional(),
   })
   .refine(
     ({ pair, reason }) => reason === null || pair === 'suspended',
@@ -114,7 +125,18 @@ export const DiscardReport = z.object({
 });
 export type DiscardReport = z.infer<typeof DiscardReport>;
 
+/** The storage system that asks, and which lives its data folder knows of (InstanceClaim). */
+export const Asker = z.object({
+  storage: StorageName,
+  acknowledged: z.int().min(0),
+  /** The one that was acknowledged last, and those that came after it and may have been, its own among them. */
+  lives: z.array(Identity).max(16),
+});
+export type Asker = z.infer<typeof Asker>;
+
 export const LeaseRequest = z.object({
+  /** `wrong-identity` when another process has been taken for it since. Versions before did not say. */
+  asker: Asker.optional(),
   leases: z.array(z.object({ realVolume: RealVolumeId, epoch: Epoch })).max(10_000),
   /**
    * Primaries that have lost their page cache, and do not want to be primary; they are among `leases`, too: one that is granted

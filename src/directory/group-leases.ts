@@ -7,6 +7,7 @@
  *  2. A primary that wants to give way is told to go on, by granting, only when no copy in step can take over: at once when there is none,
  *     otherwise when its storage system has not come back for a while. Then an event says what that may cost. Until then nothing is
  *     answered: the whole request is refused as `unavailable`, and asked again.
+ *  3. Who asks is the process that was taken last for its storage system (instances.ts): no other keeps a primary alive in its name.
  */
 
 import type { LeaseAnswer, LeaseRequest, LeaseVerdict } from '../control-protocol/copy-groups.ts';
@@ -17,6 +18,7 @@ import { leaseHolds, primaryOf, secondariesOf } from '../replication/group-rules
 import type { Catalog } from './catalog.ts';
 import { type CopyRequests, successorsOf } from './copy-requests.ts';
 import { type Place, placeOf } from './group-configs.ts';
+import { refuseOtherLife } from './instances.ts';
 
 /** How long a storage system with a copy in step may take to come back, after a power cut that has hit all. */
 const RETURN_MS = 10_000;
@@ -44,8 +46,9 @@ export class GroupLeases {
     this.#options = options;
   }
 
-  /** One that waits keeps nobody else waiting. */
-  async answer({ leases, givingWay }: LeaseRequest): Promise<LeaseAnswer> {
+  /** One that waits keeps nobody else waiting. @throws ControlError wrong-identity */
+  async answer({ asker, leases, givingWay }: LeaseRequest): Promise<LeaseAnswer> {
+    if (asker !== undefined) refuseOtherLife(this.#options.catalog.view, asker);
     if (givingWay.length > 0) await this.#giveWay(givingWay);
     const { view } = this.#options.catalog;
     const answers = leases.map(({ realVolume, epoch }): LeaseVerdict => {

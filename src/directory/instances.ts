@@ -9,12 +9,14 @@
  *  3. An instance that was not taken does not count. A process that ends before it hears that it has been taken leaves the id in its
  *     folder, among those that the next one follows.
  *  4. A folder that was put back from a backup is taken when a person says so, and nobody is online: then its copies are not in step in
- *     the record any more, and who was taken before does not come back.
+ *     the record any more, and who was taken before does not come back. Nor are they until it has said where it is, and their primaries are
+ *     connected to it there: a primary may be connected to the process of before still, which is cut off from the directory.
  *  5. A catalog that is older than a folder (put back from a backup) takes whichever claims first: `acknowledged` says that it is older.
  */
 
+import type { Asker } from '../control-protocol/copy-groups.ts';
 import type { InstanceClaim } from '../control-protocol/directory-api.ts';
-import type { StorageName } from '../control-protocol/names.ts';
+import type { Endpoint, StorageName } from '../control-protocol/names.ts';
 import { ControlError } from '../model/errors.ts';
 import type { CatalogView } from './catalog-view.ts';
 import type { InstanceRecord } from './records.ts';
@@ -48,7 +50,32 @@ export function isRestored(view: CatalogView, name: StorageName, claim: Instance
 export function takenInstance(view: CatalogView, name: StorageName, claim: InstanceClaim): InstanceRecord {
   const latest = view.instances.get(name);
   if (latest?.id === claim.id) return latest;
-  return { id: claim.id, number: Math.max(claim.acknowledged, latest?.number ?? 0) + 1 };
+  const number = Math.max(claim.acknowledged, latest?.number ?? 0) + 1;
+  const isToReport = isRestored(view, name, claim) || latest?.isRestored === true;
+  return { id: claim.id, number, ...(isToReport ? { isRestored: true } : {}) };
+}
+
+/** The same when it has said where it is. */
+export function reportedInstance(view: CatalogView, name: StorageName, claim: InstanceClaim): InstanceRecord {
+  const { id, number } = takenInstance(view, name, claim);
+  return { id, number };
+}
+
+/** @throws ControlError wrong-identity: another process has been taken for that storage system since */
+export function refuseOtherLife(view: CatalogView, { storage, acknowledged, lives }: Asker): void {
+  const latest = view.instances.get(storage);
+  if (latest === undefined || lives.includes(latest.id) || latest.number < acknowledged) return;
+  const text = `another process has been taken for storage system ${storage} since: this one is not it any more`;
+  throw new ControlError('wrong-identity', text);
+}
+
+/** @throws ControlError conflict: that is not where the storage system is */
+export function refuseElsewhere(view: CatalogView, name: StorageName, peer: Endpoint | undefined): void {
+  const isKnown = view.instances.get(name)?.isRestored !== true;
+  const there = view.storage.get(name)?.peer;
+  if (isKnown && (peer === undefined || (peer.host === there?.host && peer.port === there.port))) return;
+  const text = `storage system ${name} is not at that address any more: its copies are where it says that it is`;
+  throw new ControlError('conflict', text);
 }
 
 export function isNewInstance(view: CatalogView, name: StorageName, claim: InstanceClaim): boolean {

@@ -21,7 +21,7 @@ import { lapsed } from '../replication/group-rules.ts';
 import type { Catalog, Draft } from './catalog.ts';
 import type { LeaseId } from './catalog-store.ts';
 import type { CatalogView } from './catalog-view.ts';
-import { isNewInstance, isRestored, refuseInstance, takenInstance } from './instances.ts';
+import { isNewInstance, isRestored, refuseInstance, reportedInstance, takenInstance } from './instances.ts';
 import type { AnnouncementRecord, PeerKey, PeerKind } from './records.ts';
 import { UnknownRealVolumes } from './unknown-real-volumes.ts';
 
@@ -72,7 +72,9 @@ export class Membership {
   async reportStorage(name: StorageName, report: StorageReport): Promise<Registered> {
     const { clusterId, realVolumes, usedBytes: _, failed, instance, ...said } = report;
     const record: StorageRecord = { name, ...said };
-    const isNewLife = (view: CatalogView) => instance !== undefined && isNewInstance(view, name, instance);
+    const isNewLife = (view: CatalogView) =>
+      instance !== undefined &&
+      !isDeepStrictEqual(view.instances.get(name), reportedInstance(view, name, instance));
     const registered = await this.#report(`storage/${name}`, clusterId, failed, record, {
       known: (view) => view.storage,
       check: (view) => {
@@ -82,7 +84,7 @@ export class Membership {
       put: (draft) => {
         if (!isDeepStrictEqual(draft.view.storage.get(name), record)) draft.putStorage(record);
         if (instance !== undefined && isNewLife(draft.view)) {
-          draft.putInstance(name, takenInstance(draft.view, name, instance));
+          draft.putInstance(name, reportedInstance(draft.view, name, instance));
         }
       },
     });

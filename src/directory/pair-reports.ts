@@ -12,6 +12,7 @@ import type { Log } from '../model/log.ts';
 import { caughtUpWith, leaseHolds, recordPair } from '../replication/group-rules.ts';
 import type { Catalog, Draft, NewEvent } from './catalog.ts';
 import { placeOf } from './group-configs.ts';
+import { refuseElsewhere } from './instances.ts';
 import { keys } from './records.ts';
 
 /** That wait. */
@@ -119,6 +120,8 @@ function decide(
     const before = volumes.get(name) ?? draft.view.volumes.get(name);
     if (before === undefined) return { error: unknownMember(report.primary, report.member) };
     try {
+      const there = placeOf(draft.view, report.member)?.copy.storage;
+      if (report.pair !== 'suspended' && there !== undefined) refuseElsewhere(draft.view, there, report.peer);
       const caughtUp = changed(before, report, caughtUpWith, events);
       if (caughtUp !== before) {
         volumes.set(name, caughtUp);

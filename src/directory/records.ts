@@ -48,7 +48,12 @@ export const AnnouncementRecord = z.object({
 export type AnnouncementRecord = z.infer<typeof AnnouncementRecord>;
 
 /** The life of a storage system's data folder that was taken last (instances.ts). */
-export const InstanceRecord = z.object({ id: Identity, number: z.int().min(1) });
+export const InstanceRecord = z.object({
+  id: Identity,
+  number: z.int().min(1),
+  /** It has been taken as restored, and has not reported since: where it is nobody knows yet. */
+  isRestored: z.boolean().optional(),
+});
 export type InstanceRecord = z.infer<typeof InstanceRecord>;
 
 export const RealVolumeReference = z.object({

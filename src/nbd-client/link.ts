@@ -15,6 +15,7 @@
  */
 
 import type { Socket } from 'node:net';
+import { performance } from 'node:perf_hooks'; // the global of that name is looked for at each call
 import { fileDescriptorOf } from '../base/socket-handle.ts';
 import { sendNow } from '../base/syscalls.ts';
 import { TokenMap } from '../base/token-map.ts';

@@ -6,6 +6,7 @@
  * on the same processor would otherwise wait until the scheduler takes the processor away from here.
  */
 
+import { performance } from 'node:perf_hooks'; // the global of that name is looked for at each call
 import { yieldProcessor } from '../base/syscalls.ts';
 import type { Outlet } from './outlet.ts';
 import type { Transmission } from './transmission.ts';

@@ -9,7 +9,7 @@
  *   lacks*, members, operations          ->
  *                                        <-  ack of each by its seq, in any order; of those that follow one another, as one
  *   heartbeat                            ->
- *                                        <-  heartbeat-ack; receiving, within what takes its time to come
+ *                                        <-  heartbeat-ack; receiving, within what takes its time to come or to be read
  */
 
 import type { Range } from '../base/range.ts';
@@ -120,7 +120,7 @@ export type SecondaryMessage =
   | Ack
   /** `received`: all operations up to this one have come. */
   | { readonly kind: 'heartbeat-ack'; readonly token: number; readonly received: number }
-  /** Nothing else is to be said, and a large operation is still coming: what queues behind it will be answered. */
+  /** Nothing else is to be said, and a large operation is still coming, or nothing is read for lack of memory: what queues behind will be answered. */
   | { readonly kind: 'receiving' }
   /** The session is over: there is a newer epoch, or the member is being taken away. Nothing of it is under way any more. */
   | { readonly kind: 'fenced'; readonly epoch: number };

@@ -119,7 +119,7 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
     this.#confirmed = Math.max(this.#confirmed, message.confirmed);
     if (message.kind === 'heartbeat') {
       this.#heartbeats += 1;
-      this.#frames.put(message, this.#confirmedSent);
+      this.#frames.put(message, this.#confirmedSent());
       return;
     }
     assert(message.seq === this.#lastSeq + 1, 'operations are numbered without gaps');
@@ -131,7 +131,7 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
   }
 
   /** An operation may be settled while it still waits here for the window: a peer hears that only of what it has been sent. */
-  get #confirmedSent(): number {
+  #confirmedSent(): number {
     return Math.min(this.#confirmed, this.#lastSent);
   }
 
@@ -142,7 +142,7 @@ export class PrimaryEnd implements PrimaryLink, FrameOwner {
   }
 
   #launch(message: OperationMessage, bytes: number): void {
-    this.#frames.put(message, this.#confirmedSent);
+    this.#frames.put(message, this.#confirmedSent());
     this.#lastSent = message.seq;
     this.#sent.add(message.seq, { bytes, end: this.#frames.putBytes });
     this.#sentBytes += bytes;

@@ -9,7 +9,8 @@
  * Invariants
  *  1. Operations come with their numbers in order, and never more than was granted: checked before memory is taken for them.
  *  2. What was granted is free again when the owner acknowledges; so is the memory of a write's payload.
- *  3. What links hold together is bounded, too (ReceiveBudget): this one does not read while that is used up and it holds some of it.
+ *  3. What links hold together is bounded, too (ReceiveBudget): this one does not read while that is used up and it holds some of it. It
+ *     says `receiving` meanwhile: what the primary asks is not read, and the primary is not to take it for lost.
  */
 
 import type { Socket } from 'node:net';
@@ -54,7 +55,8 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
   #bytes = 0;
   /** Of writes, those that are coming included. */
   #heldBytes = 0;
-  #isHeldBack = false;
+  /** While it is held back. */
+  #heldBack: NodeJS.Timeout | undefined;
   #lastSeq = 0;
   /** Acknowledgements that have not been put yet. */
   #kept: { kind: 'ack'; seq: number; count: number; readonly result: AckResult } | undefined;
@@ -100,13 +102,15 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
     this.#frames.take(bytes);
     const { budget } = this.#owner;
     if (!budget.isFull || this.#bytes === 0 || !this.#frames.isOpen) return true;
-    this.#isHeldBack = true;
+    this.#tellReceiving();
+    this.#heldBack = setInterval(() => this.#tellReceiving(), RECEIVING_MS);
     budget.wait(this.#resume);
     return false;
   }
 
   readonly #resume = (): void => {
-    this.#isHeldBack = false;
+    clearInterval(this.#heldBack);
+    this.#heldBack = undefined;
     this.#socket.resume();
   };
 
@@ -119,7 +123,7 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
   /** What holds nothing whole is not held back: what fills the budget may be what it has half. */
   #readOn(): void {
     const { budget } = this.#owner;
-    if (!this.#isHeldBack || this.#bytes > 0) return;
+    if (this.#heldBack === undefined || this.#bytes > 0) return;
     budget.leave(this.#resume);
     this.#resume();
   }
@@ -206,7 +210,7 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
     this.#frames.put(message);
   }
 
-  /** Nothing can be answered until what is coming is there. */
+  /** Nothing can be answered until what is coming is there, and has been read. */
   #tellReceiving(): void {
     const nowMs = performance.now();
     this.#quietSinceMs ??= nowMs;
@@ -297,6 +301,7 @@ export class SecondaryEnd implements SecondaryLink, FrameOwner {
 
   ended(reason: PeerError): void {
     clearTimeout(this.#timer);
+    clearInterval(this.#heldBack);
     this.#unacknowledged.clear();
     this.#owner.budget.leave(this.#resume);
     this.#owner.budget.free(this.#heldBytes);

@@ -48,7 +48,8 @@ export class Core {
   readonly reported = new Questions<Reported>(this);
   readonly renewed = new Questions<Renewed>(this);
   #started = false;
-  #effects: Effect[] = [];
+  /** Most steps have one or two, many none. */
+  #effects: Effect[] | undefined;
   #durable: DurableState | undefined;
   #isChanged = false;
   #lastToken = 0;
@@ -71,10 +72,10 @@ export class Core {
   end(): Output {
     const persist = this.#isChanged ? this.#durable : undefined;
     const effects = this.#effects;
-    if (persist === undefined && effects.length === 0) return NOTHING;
-    this.#effects = [];
+    if (persist === undefined && effects === undefined) return NOTHING;
+    this.#effects = undefined;
     this.#isChanged = false;
-    return { persist, effects };
+    return { persist, effects: effects ?? NOTHING.effects };
   }
 
   newToken(): Token {
@@ -83,7 +84,8 @@ export class Core {
   }
 
   emit(effect: Effect): void {
-    this.#effects.push(effect);
+    if (this.#effects === undefined) this.#effects = [effect];
+    else this.#effects.push(effect);
   }
 
   get hasDurable(): boolean {

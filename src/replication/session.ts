@@ -67,11 +67,11 @@ export class Session implements Owner {
       return;
     }
     if (message.kind === 'heartbeat') {
-      const answer = { kind: 'heartbeat-ack', token: message.token, received: this.#lastSeq } as const;
+      const answer = { kind: 'heartbeat-ack', token: message.token, received: this.#lastSeq() } as const;
       this.#keep.core.emit({ kind: 'reply', session: this.id, message: answer });
       return;
     }
-    if (message.seq !== this.#lastSeq + 1 || !this.#receive(message)) this.end();
+    if (message.seq !== this.#lastSeq() + 1 || !this.#receive(message)) this.end();
   }
 
   /** The file has been cut; the primary's was before. */
@@ -108,7 +108,7 @@ export class Session implements Owner {
 
   // ── inside ───────────────────────────────────────────────────────────────────────────────────────────────
 
-  get #lastSeq(): number {
+  #lastSeq(): number {
     return this.#firstSeq + this.#works.length - 1;
   }
 

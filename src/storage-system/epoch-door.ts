@@ -106,18 +106,18 @@ export class EpochDoor implements Volume {
   }
 
   /** What is behind the door, when it can be used now. */
-  get #open(): Volume | undefined {
+  #openNow(): Volume | undefined {
     return this.#hold === undefined ? this.#file.volume : undefined;
   }
 
   readNow(offset: number, target: Buffer, start: number, length: number): boolean {
     this.#check(offset, length);
-    return this.#open?.readNow(offset, target, start, length) ?? false;
+    return this.#openNow()?.readNow(offset, target, start, length) ?? false;
   }
 
   writeNow(offset: number, source: Buffer, start: number, length: number): boolean {
     this.#checkChange(offset, length);
-    return this.#open?.writeNow(offset, source, start, length) ?? false;
+    return this.#openNow()?.writeNow(offset, source, start, length) ?? false;
   }
 
   read(offset: number, target: Buffer, start: number, length: number): Promise<void> {
@@ -129,7 +129,7 @@ export class EpochDoor implements Volume {
 
   /** Without a detour while the file is open: the path of every write to a volume that has copies. */
   write(offset: number, source: Buffer, start: number, length: number, fua: boolean): Promise<void> {
-    const volume = this.#open;
+    const volume = this.#openNow();
     if (volume === undefined) {
       return this.#run(
         () => this.#checkChange(offset, length),
@@ -199,7 +199,7 @@ export class EpochDoor implements Volume {
     check();
     this.#underWay += 1;
     try {
-      let volume = this.#open;
+      let volume = this.#openNow();
       while (volume === undefined) {
         volume = await this.#opened();
         check(); // it may have been shut meanwhile
@@ -239,7 +239,7 @@ export class EpochDoor implements Volume {
   async #opened(): Promise<Volume | undefined> {
     if (this.#hold !== undefined) {
       await this.#hold.promise;
-      return this.#open;
+      return this.#openNow();
     }
     const file = this.#file;
     const volume = await file.open();

@@ -6,7 +6,7 @@
  * one request, about every RENEW_MS of which somebody needs it. What was refused is asked ever more rarely (Refusals).
  */
 
-import type { DiscardReport, LeaseVerdict, PairReport } from '../control-protocol/copy-groups.ts';
+import type { Asker, DiscardReport, LeaseVerdict, PairReport } from '../control-protocol/copy-groups.ts';
 import type { DirectoryClient } from '../control-protocol/directory-client.ts';
 import { isAway } from '../control-protocol/http-client.ts';
 import { Epoch, type RealVolumeId } from '../control-protocol/names.ts';
@@ -25,6 +25,8 @@ export type RenewOutcome = 'granted' | 'stale-epoch' | 'unreachable';
 
 export interface GroupDirectoryOptions {
   readonly api: GroupApi;
+  /** Who asks. */
+  readonly asker: () => Asker;
   readonly log: Log;
 }
 
@@ -130,7 +132,9 @@ export class GroupDirectory {
     }
     this.#isAsking = true;
     try {
-      const { answers } = await this.#options.api.renewLeases({ leases, givingWay }, this.#deadline());
+      const { api, asker } = this.#options;
+      const request = { asker: asker(), leases, givingWay };
+      const { answers } = await api.renewLeases(request, this.#deadline());
       this.#refusals.taken(LEASES);
       for (const [index, { answer }] of asked.entries()) {
         answer(OUTCOMES[answers[index] ?? 'later']);

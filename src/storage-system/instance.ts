@@ -7,11 +7,13 @@
  * 1. An id is durable here before the directory is told of it. So the one that the directory has taken last is always among those that the
  *    folder knows, though the process may have ended before it heard of that; unless the folder is an older one.
  * 2. Only what the directory has taken counts, in `number`: a folder that is refused does not become newer by being started often.
- * 3. The place is that of the process whose claim was taken last. So with the lock of that place nobody else runs with what
+ * 3. What an older folder has to forget, once it has been taken all the same (claim-name.ts), is durable here before it is claimed as restored.
+ * 4. The place is that of the process whose claim was taken last. So with the lock of that place nobody else runs with what
  *    that one had.
  */
 
 import { randomUUID } from 'node:crypto';
+import type { Asker } from '../control-protocol/copy-groups.ts';
 import type { InstanceClaim } from '../control-protocol/directory-api.ts';
 import { StoreError } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
@@ -25,6 +27,8 @@ export interface InstanceState {
   readonly place: FolderPlace;
   /** Later ones, of which no answer has come. */
   readonly tried: readonly string[];
+  /** It has been claimed as restored, and may have been taken as such: what its members know of others has not been forgotten yet. */
+  readonly isRestoring?: true;
 }
 
 export interface InstanceOptions {
@@ -57,9 +61,29 @@ export class Instance {
     this.#renew();
   }
 
-  /** The folder lies elsewhere than it did: it may be a copy of one that is in use. */
-  get isMoved(): boolean {
-    return this.#state.place.file !== this.#options.place.file;
+  /**
+   * Where the folder lies: where it did; elsewhere (`moved`), so that it may be a copy of one that is in use; or nobody knows which.
+   */
+  get whereabouts(): 'same' | 'moved' | 'unknown' {
+    const [before, now] = [this.#state.place, this.#options.place];
+    if (before.lock === now.lock) return 'same';
+    if (before.file === null || now.file === null) return 'unknown';
+    return before.file === now.file ? 'same' : 'moved';
+  }
+
+  get isRestoring(): boolean {
+    return this.#state.isRestoring === true;
+  }
+
+  /** It is about to be claimed as restored. @throws StoreError */
+  restoring(): void {
+    this.#keepSurely({ ...this.#state, isRestoring: true });
+  }
+
+  /** It has been taken, and what was to be forgotten has been. @throws StoreError */
+  restored(): void {
+    const { isRestoring: _, ...state } = this.#state;
+    this.#keepSurely(state);
   }
 
   /** What the directory is to be told now. */
@@ -76,12 +100,18 @@ export class Instance {
     };
   }
 
+  /** Those that the directory may have taken last. */
+  get lives(): Pick<Asker, 'acknowledged' | 'lives'> {
+    const { taken, tried, number } = this.#state;
+    return { acknowledged: number, lives: [...(taken === null ? [] : [taken]), ...tried] };
+  }
+
   /** The directory has taken what was claimed, as its number `told`. */
   taken({ id, acknowledged }: InstanceClaim, told?: number): void {
     const isKnown = id === this.#state.taken;
     const number = told ?? (isKnown ? this.#state.number : acknowledged + 1);
     if (isKnown && number === this.#state.number) return;
-    this.#keep({ taken: id, number, place: this.#options.place, tried: [] });
+    this.#keep({ ...this.#state, taken: id, number, place: this.#options.place, tried: [] });
   }
 
   /** Without a new one, when there are too many that have had no answer, or the disk does not take it. */
@@ -93,15 +123,19 @@ export class Instance {
   }
 
   #keep(state: InstanceState): boolean {
-    const { table, log } = this.#options;
     try {
-      table.keepInstance(state);
+      this.#keepSurely(state);
+      return true;
     } catch (error) {
       if (!(error instanceof StoreError) || this.#id === '') throw error;
+      const { log } = this.#options;
       log.warn({ error: error.message }, 'which life of the data folder this is could not be kept');
       return false;
     }
+  }
+
+  #keepSurely(state: InstanceState): void {
+    this.#options.table.keepInstance(state);
     this.#state = state;
-    return true;
   }
 }

@@ -3,6 +3,9 @@
  * events, each session of which ends with exactly one of them.
  *
  * A link is told everything in the turn in which the rules said it; what a peer says is handed over as one batch.
+ *
+ * Invariant: a session leads to where its member is. When the directory says that it is elsewhere, the session ends: who is still there may be a
+ * process that has been taken for the member before, and is cut off from the directory.
  */
 
 import { timingSafeEqual } from 'node:crypto';
@@ -58,6 +61,8 @@ export class MemberLinks {
   readonly #options: MemberLinksOptions;
   /** Sessions that this member has begun: connecting, until there is a link. */
   readonly #begun = new Map<Token, PrimaryLink | AbortController>();
+  /** Where those lead, the latest last. */
+  readonly #places = new Map<Token, { readonly to: MemberId; readonly peer: PeerTarget }>();
   /** Sessions that its primary has begun. */
   readonly #received = new Map<Token, SecondaryLink>();
   /** Those on which something was sent since the last `flush`. */
@@ -74,12 +79,9 @@ export class MemberLinks {
       case 'connect':
         void this.#connect(effect);
         break;
-      case 'disconnect': {
-        const link = this.#begun.get(effect.session);
-        if (link instanceof AbortController) link.abort();
-        else link?.destroy();
+      case 'disconnect':
+        this.#disconnect(effect.session);
         break;
-      }
       case 'send': {
         const link = this.#begun.get(effect.session);
         if (link === undefined || link instanceof AbortController) break;
@@ -108,6 +110,25 @@ export class MemberLinks {
         this.#received.get(effect.session)?.close();
         break;
     }
+  }
+
+  /** The group has been told anew. */
+  configured(config: GroupConfig): void {
+    for (const [session, { to, peer }] of this.#places) {
+      const member = memberOf(config, to);
+      if (member !== undefined && !isSamePlace(member.peer, peer)) this.#disconnect(session);
+    }
+  }
+
+  /** Where the latest session with that member leads. */
+  placeOf(member: MemberId): PeerTarget | undefined {
+    return [...this.#places.values()].findLast(({ to }) => to === member)?.peer;
+  }
+
+  #disconnect(session: Token): void {
+    const link = this.#begun.get(session);
+    if (link instanceof AbortController) link.abort();
+    else link?.destroy();
   }
 
   /** What was sent leaves now. */
@@ -163,6 +184,7 @@ export class MemberLinks {
         throw new PeerError('unreachable', `no address of ${to} is known`);
       }
       const { peer, accessKey } = member;
+      this.#places.set(session, { to, peer });
       const hello = { kind: 'hello', clusterId: cluster, accessKey, source: id, target: to, epoch } as const;
       const connected = await connect(peer, { ...hello, sizeBytes: sizeBytes() }, giveUp.signal);
       this.#connected(to, session, connected, giveUp.signal);
@@ -178,6 +200,7 @@ export class MemberLinks {
     if (connected.kind === 'refused') {
       const { code, epoch } = connected.refusal;
       this.#begun.delete(session);
+      this.#places.delete(session);
       tell({ kind: 'link-refused', nowMs: 0, to, session, code, epoch });
       run();
       return;
@@ -208,6 +231,7 @@ export class MemberLinks {
   #ended(to: MemberId, session: Token): void {
     const { tell, run } = this.#options;
     assert(this.#begun.delete(session), `session ${session} ends once`);
+    this.#places.delete(session);
     tell({ kind: 'link-down', nowMs: 0, to, session });
     run();
   }
@@ -215,6 +239,10 @@ export class MemberLinks {
 
 export function memberOf(config: GroupConfig | undefined, id: MemberId): GroupMember | undefined {
   return config?.members.find(({ realVolume }) => realVolume === id);
+}
+
+function isSamePlace(a: PeerTarget, b: PeerTarget): boolean {
+  return a.host === b.host && a.port === b.port;
 }
 
 /** In a time that tells nothing about how much of it is right. */

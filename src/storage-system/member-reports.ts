@@ -10,6 +10,7 @@ import type { Epoch, RealVolumeId } from '../control-protocol/names.ts';
 import type { Log } from '../model/log.ts';
 import type { DurableState, Effect, Event } from '../replication/effects.ts';
 import type { GroupDirectory } from './group-directory.ts';
+import type { PeerTarget } from './member-links.ts';
 
 type ReportEffect = Extract<Effect, { readonly kind: 'report' | 'renew' | 'give-way' | 'told' }>;
 type Reported = Extract<Event, { readonly kind: 'reported' }>;
@@ -18,6 +19,8 @@ export interface MemberReportsOptions {
   readonly id: RealVolumeId;
   readonly directory: Pick<GroupDirectory, 'report' | 'discarded' | 'renew' | 'giveWay'>;
   readonly durable: () => DurableState | undefined;
+  /** Where it is connected to another member. */
+  readonly placeOf: (member: string) => PeerTarget | undefined;
   /** Something was answered; the rules hear of it when `run` is called. */
   readonly tell: (event: Event) => void;
   readonly run: () => void;
@@ -72,9 +75,11 @@ export class MemberReports {
   }
 
   async #report({ token, member, epoch, pair, reason }: Extract<Effect, { kind: 'report' }>): Promise<void> {
-    const { id, directory, tell, run } = this.#options;
+    const { id, directory, placeOf, tell, run } = this.#options;
+    const peer = placeOf(member);
     const { outcome, pairRevision } = await directory.report({
       ...{ primary: id, epoch: epoch as Epoch, member: member as RealVolumeId, pair, reason },
+      ...(peer === undefined ? {} : { peer }),
       pairRevision: this.#revisions.get(member) ?? 0,
     });
     const event: Reported = { kind: 'reported', nowMs: 0, token, outcome };

@@ -12,6 +12,7 @@
  *  3. A request is answered once, and not before the file has done with its payload.
  */
 
+import { performance } from 'node:perf_hooks'; // the global of that name is looked for at each call
 import { TokenMap } from '../base/token-map.ts';
 import type { GroupConfig, HandOver } from '../control-protocol/copy-groups.ts';
 import type { RealVolumeId } from '../control-protocol/names.ts';
@@ -121,9 +122,8 @@ export class Member implements Requests {
       id,
       directory: options.directory,
       durable: () => this.#durable,
-      tell,
-      run,
-      log,
+      placeOf: (member) => this.#links.placeOf(member),
+      ...{ tell, run, log },
     });
     this.#links = new MemberLinks({ id, connect, clusterId, sizeBytes, config, tell, run, log });
   }
@@ -314,7 +314,9 @@ export class Member implements Requests {
       this.#fail(error.message);
       return;
     }
+    const isToldAnew = state.config !== this.config;
     this.#durable = state;
+    if (isToldAnew) this.#links.configured(state.config);
     this.#carryOutAll(effects);
     this.#isBusy = false;
     this.#run();

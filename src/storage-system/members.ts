@@ -305,7 +305,8 @@ export class Members implements Groups {
     held.begin();
     try {
       const file = await held.open();
-      const folder = await folders.open(id, file.sizeBytes, durable === undefined);
+      const isNew = durable === undefined && !table.isPutBack(id);
+      const folder = await folders.open(id, file.sizeBytes, isNew);
       const made = new HeldMember({
         ...{ id, held, file, folder, connect, directory, log, rules: rulesOf(id) },
         clusterId: () => table.clusterId,

@@ -12,6 +12,8 @@
  *      a file that is longer   than its row is what a resize has left: growing begins with the file, shrinking with the row
  * 3. Every change of a row goes through `changed` of real-volume.ts, which refuses what may not happen.
  * 4. A real volume never has a smaller epoch than what is durable of it as a member: both are raised in one transaction.
+ * 5. What was put back from a backup, and was no member then, is known as such until it is one: others of its group may have been made as
+ *    it was later, and it is not new to them.
  */
 
 import { GroupConfig } from '../control-protocol/copy-groups.ts';
@@ -63,6 +65,9 @@ const migrations = [
      one   INTEGER PRIMARY KEY CHECK (one = 1),
      state TEXT NOT NULL
    ) STRICT;`,
+  `CREATE TABLE put_back (
+     real_volume TEXT PRIMARY KEY REFERENCES real_volumes (id) ON DELETE CASCADE
+   ) STRICT, WITHOUT ROWID;`,
 ];
 
 const STORE: MetadataStoreOptions = { applicationId: 0x564c5353, migrations }; // "VLSS"
@@ -88,6 +93,7 @@ export class RealVolumeTable {
   readonly #realVolumes = new Map<RealVolumeId, RealVolume>();
   /** Those whose failure is in memory alone. */
   readonly #unkept = new Set<RealVolumeId>();
+  readonly #putBack = new Set<RealVolumeId>();
   #clusterId: string | undefined;
   #provisionedBytes = 0;
 
@@ -100,6 +106,7 @@ export class RealVolumeTable {
       this.#provisionedBytes += realVolume.sizeBytes;
     }
     this.#clusterId = this.#store.read<{ id: string }>('SELECT id FROM cluster')[0]?.id;
+    this.#readPutBack();
   }
 
   /** All rows, those that are leaving included. */
@@ -172,6 +179,7 @@ export class RealVolumeTable {
     this.#store.run('DELETE FROM real_volumes WHERE id = ?', id);
     this.#realVolumes.delete(id);
     this.#unkept.delete(id);
+    this.#putBack.delete(id);
     this.#provisionedBytes -= before.sizeBytes;
   }
 
@@ -203,6 +211,7 @@ export class RealVolumeTable {
         const sql =
           'INSERT INTO members (real_volume, state) VALUES (?, ?) ON CONFLICT DO UPDATE SET state = excluded.state';
         this.#store.run(sql, id, JSON.stringify(state));
+        if (this.#putBack.has(id)) this.#store.run('DELETE FROM put_back WHERE real_volume = ?', id);
       }
       for (const [before, { id, epoch }] of changes) {
         if (epoch > before.epoch)
@@ -210,7 +219,25 @@ export class RealVolumeTable {
       }
     });
     for (const [before, after] of changes) this.#keep(before, after);
+    for (const [id] of kept) this.#putBack.delete(id);
     return changes;
+  }
+
+  /** The folder was put back from a backup: all that are no members, for invariant 5. @throws StoreError */
+  keepPutBack(): void {
+    this.#store.run(
+      'INSERT OR IGNORE INTO put_back SELECT id FROM real_volumes WHERE id NOT IN (SELECT real_volume FROM members)',
+    );
+    this.#readPutBack();
+  }
+
+  isPutBack(id: RealVolumeId): boolean {
+    return this.#putBack.has(id);
+  }
+
+  #readPutBack(): void {
+    const rows = this.#store.read<{ real_volume: string }>('SELECT real_volume FROM put_back');
+    for (const { real_volume } of rows) this.#putBack.add(real_volume as RealVolumeId);
   }
 
   /** The real volume is no member any more. @throws StoreError */

@@ -59,6 +59,8 @@ export interface StorageSystemOptions {
   readonly advertise?: string;
   /** Of the machine, which has another one when its page cache has gone (default: as the kernel says). */
   readonly bootId?: string;
+  /** It is not to be started any more. */
+  readonly signal?: AbortSignal;
   readonly log: Log;
 }
 
@@ -125,7 +127,9 @@ async function start(
   const folders = copyFolders(data.file('copies'), options.bootId);
   const isHeard = await claimName({
     ...{ name, id: data.id, clusterId: table.clusterId, instance, directory, log },
-    forget: options.isRestored === true ? () => forgetAll(folders) : undefined,
+    isRestored: options.isRestored === true,
+    signal: options.signal,
+    forget: () => forgetAll(table, folders),
   });
   const allocated = await putInOrder(table, volumes, log);
   const capacityBytes = options.capacityBytes ?? folderSpace(volumes.path).totalBytes;
@@ -139,7 +143,8 @@ async function start(
     },
     onFailures: () => registration?.changed(),
   });
-  const groups = new GroupDirectory({ api: directory, log });
+  const asker = () => ({ storage: name, ...instance.lives });
+  const groups = new GroupDirectory({ api: directory, asker, log });
   const members = new Members({
     ...{ table, realVolumes, directory: groups, log },
     folders,
@@ -180,7 +185,8 @@ async function start(
 }
 
 /** What members know of one another is not true any more: each is as one whose machine has lost what it had not flushed, everywhere. */
-async function forgetAll(folders: MemberFolders): Promise<void> {
+async function forgetAll(table: RealVolumeTable, folders: MemberFolders): Promise<void> {
+  table.keepPutBack();
   for (const id of await folders.ids()) await folders.remove(id);
 }
 

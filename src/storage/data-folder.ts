@@ -9,6 +9,11 @@
  *    is not known to be a data folder, or empty.
  * 2. A folder gets its identity once, before anything else is kept in it. So a folder with a damaged identity and
  *    nothing else holds nothing, and gets a new one; with anything else it is refused.
+ *
+ * Where a folder lies tells it from its copies, by the inode of its lock. Within one life of the machine that can be relied on everywhere. After
+ * it only on file systems that keep inode numbers and times of birth: elsewhere (overlayfs, NFS, FUSE) a folder that nobody has touched
+ * may look as if it had been moved. There `file` is null, and who has to know whether it is a copy has to ask: it is never refused for that alone.
+ * A file system that was cloned as a whole is the same to all of this.
  */
 
 import { randomUUID } from 'node:crypto';
@@ -20,6 +25,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  statfsSync,
   writeSync,
 } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -58,8 +64,8 @@ export interface DataFolderOwner {
 export interface FolderPlace {
   /** The lock that is held: who has held it before, has ended. Of this life of the machine. */
   readonly lock: string;
-  /** The same folder, also after the machine has been started again. */
-  readonly file: string;
+  /** The same folder, also after the machine has been started again; null where that cannot be known. */
+  readonly file: string | null;
 }
 
 export interface DataFolder {
@@ -108,7 +114,7 @@ class LockedFolder implements DataFolder {
   constructor(path: string, id: string, lock: number) {
     this.path = path;
     this.id = id;
-    this.place = placeOf(lock);
+    this.place = placeOf(lock, path);
     this.#lock = lock;
   }
 
@@ -169,9 +175,38 @@ function holderOf(path: string): string {
   return pid === undefined ? 'another process' : `process ${pid}`;
 }
 
-function placeOf(lock: number): FolderPlace {
-  const { dev, ino, birthtimeNs } = fstatSync(lock, { bigint: true });
-  return { lock: `${readBootId()}:${dev}:${ino}`, file: `${ino}:${birthtimeNs}` };
+/** By `f_type` of statfs: ext2 to 4, XFS, Btrfs, ZFS, F2FS, bcachefs; and tmpfs, where nothing outlives the machine's life unless it is a copy. */
+const KEEPS_INODES: readonly bigint[] = [
+  0xef53n,
+  0x58465342n,
+  0x9123683en,
+  0x2fc12fc1n,
+  0xf2f52010n,
+  0xca451a4en,
+  0x01021994n,
+];
+
+/** What is known of a lock. */
+export interface LockFacts {
+  readonly dev: bigint;
+  readonly ino: bigint;
+  readonly birthtimeNs: bigint;
+  readonly ctimeNs: bigint;
+  /** Of its file system. */
+  readonly type: bigint;
+}
+
+function placeOf(lock: number, folder: string): FolderPlace {
+  writePid(lock); // once more, later than when it was made: so that it is seen whether the time of birth stays what it was
+  const { type } = statfsSync(folder, { bigint: true });
+  return placeFrom(readBootId(), { ...fstatSync(lock, { bigint: true }), type });
+}
+
+export function placeFrom(bootId: string, { dev, ino, birthtimeNs, ctimeNs, type }: LockFacts): FolderPlace {
+  // Where the system does not tell it, Node says 0, or when the file has been changed last.
+  const isBirthKnown = birthtimeNs > 0n && birthtimeNs !== ctimeNs;
+  const isKept = isBirthKnown && KEEPS_INODES.includes(type);
+  return { lock: `${bootId}:${dev}:${ino}`, file: isKept ? `${ino}:${birthtimeNs}` : null };
 }
 
 // ── identity ───────────────────────────────────────────────────────────────────────────────────────────────

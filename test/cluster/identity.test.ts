@@ -1,13 +1,11 @@
 /** S5, Q2: processes that are started with what is not theirs say so and harm nobody. */
 
-import { cp, rename, rm } from 'node:fs/promises';
+import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { StorageName } from '../../src/control-protocol/names.ts';
-import { NbdClient } from '../support/client.ts';
-import { type Cluster, type RoleHandle, startCluster } from '../support/cluster.ts';
-import { allDuplex, expectEqualFiles } from '../support/copies.ts';
-import { takePorts } from '../support/ports.ts';
+import { type Cluster, startCluster } from '../support/cluster.ts';
+import { copied, elsewhere } from '../support/data-folders.ts';
 import { run } from '../support/tools.ts';
 import { startVolary, volaryCommand } from '../support/volary-process.ts';
 
@@ -98,25 +96,6 @@ test('S5: one data folder is used by one process', async () => {
   }
 });
 
-/** The same flags with another folder, and ports that nobody has. */
-async function elsewhere(flags: readonly string[], data: string): Promise<string[]> {
-  const [nbd, peer, manage] = await takePorts(3);
-  const changed: Record<string, string> = {
-    '--data': data,
-    '--listen': `nbd://127.0.0.1:${nbd}`,
-    '--peer': `127.0.0.1:${peer}`,
-    '--manage': `http://127.0.0.1:${manage}`,
-  };
-  return flags.map((flag, at) => changed[flags[at - 1] ?? ''] ?? flag);
-}
-
-/** A copy of a stopped or running storage system's folder, as a backup program makes it. */
-async function copied(storage: RoleHandle): Promise<string> {
-  const copy = `${storage.data}-copy`;
-  await cp(storage.data, copy, { recursive: true });
-  return copy;
-}
-
 test('a copy of a data folder does not run beside the original', async () => {
   const east = await cluster();
   const storage = east.storage('east-1');
@@ -168,49 +147,6 @@ test('a data folder that was rolled back is refused; a killed one goes on at onc
     code: 1,
     stderr: expect.stringMatching(/^error: wrong-identity: .*rolled back.*--restored/),
   });
-});
-
-test('a data folder that was put back is taken when a person says so, and its copies are brought up anew', async () => {
-  const east = await cluster();
-  const storage = east.storage('east-2');
-  for (const [volume, here, there] of [
-    ['near', 'east-2', 'east-1'],
-    ['far', 'east-1', 'east-2'],
-  ] as const) {
-    await east.volary('volume', 'create', volume, '--size', '8MiB', '--segment', here, '--copy', there);
-    await allDuplex(east, volume);
-  }
-  const write = async (volume: string, byte: number): Promise<void> => {
-    const host = await NbdClient.open(east.gateway('east-gw').uri, volume);
-    expect(await host.write(0, Buffer.alloc(65_536, byte))).toBe(0);
-    await host.disconnect();
-  };
-  await storage.stop();
-  const backup = await copied(storage);
-  await storage.start();
-  for (const volume of ['near', 'far']) {
-    await allDuplex(east, volume);
-    await write(volume, 7);
-  }
-  await storage.stop();
-  await rm(storage.data, { recursive: true });
-  await rename(backup, storage.data);
-  storage.flags.push('--restored');
-  await storage.start();
-  for (const volume of ['near', 'far']) {
-    expect(await expectEqualFiles(await allDuplex(east, volume))).toBe(1);
-    const host = await NbdClient.open(east.gateway('east-gw').uri, volume);
-    expect((await host.read(0, 65_536)).data.equals(Buffer.alloc(65_536, 7))).toBe(true);
-    await host.disconnect();
-  }
-  expect(
-    (await east.client.events({ since: 0 })).filter(({ kind }) => kind === 'storage.restored'),
-  ).toHaveLength(1);
-  await storage.restart(); // with the flag still
-  for (const volume of ['near', 'far']) expect(await expectEqualFiles(await allDuplex(east, volume))).toBe(1);
-  expect(
-    (await east.client.events({ since: 0 })).filter(({ kind }) => kind === 'storage.restored'),
-  ).toHaveLength(1);
 });
 
 test('a process that was stopped while another took over its folder ends itself', async () => {

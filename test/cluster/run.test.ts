@@ -3,6 +3,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
+import { DatabaseSync } from 'node:sqlite';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Cluster, layCluster, smallShape } from '../support/cluster.ts';
 import { takePorts } from '../support/ports.ts';
@@ -46,6 +47,25 @@ describe('what it prints', () => {
     expect(ready).toEqual({ ready: true, uris: [uri], manage });
     expect(await cluster.gateway('east-gw').stop()).toEqual({ code: 0, signal: null });
   });
+});
+
+test('a storage system that waits for the directory, since nobody else knows whether it is a copy, ends when it is asked to', async () => {
+  const { data, flags, ...storage } = cluster.storage('east-2');
+  await storage.start();
+  await storage.stop();
+  const table = new DatabaseSync(`${data}/meta.db`);
+  table.exec(`UPDATE instance SET state = json_set(state, '$.place', json('{"lock":"before","file":null}'))`);
+  table.close();
+  await cluster.directory.kill();
+  try {
+    const child = spawn(volaryCommand, ['run', 'storage', ...flags], { stdio: ['ignore', 'ignore', 'pipe'] });
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      if (text.includes('waits to start')) child.kill('SIGTERM');
+    });
+    expect(await once(child, 'close')).toEqual([0, null]);
+  } finally {
+    await cluster.directory.start();
+  }
 });
 
 describe('settings', () => {

@@ -5,6 +5,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { VolumeView } from '../../src/control-protocol/directory-api.ts';
 import { type DockerEngine, startDockerEngine } from '../support/docker-engine.ts';
 import { makeSparse, sameContent } from '../support/layout.ts';
 import { volaryCommand } from '../support/server.ts';
@@ -92,6 +93,41 @@ describe('the cluster of compose.yaml', () => {
     return JSON.parse(stdout);
   }
 
+  /** Of the data folder of a service, on this machine. */
+  function mountpoint(service: string): Promise<string> {
+    return engine.docker('volume', 'inspect', '--format={{.Mountpoint}}', `${project}_${service}`);
+  }
+
+  /** A host writes a volume, whose bytes come to lie on that storage system. */
+  async function startLoad(volume: string, storage: string) {
+    const data = await mountpoint(storage);
+    const usedMiB = async (): Promise<number> => {
+      const { stdout } = await engine.runOk('du', ['--summarize', '--block-size=1M', data]);
+      return Number.parseInt(stdout, 10);
+    };
+    let isOver = false;
+    const options = { cwd: folder.path, timeoutMs: 2 * patienceMs };
+    const end: Promise<RunResult> = engine
+      .run(fio, verifiedWrites(`nbd://127.0.0.1:10809/${volume}`), options)
+      .finally(() => {
+        isOver = true;
+      });
+    const expectRunning = (): void => expect(isOver, 'the host has ended').toBe(false);
+    /** So much more. */
+    const written = async (mebibytes: number): Promise<void> => {
+      const fromMiB = await usedMiB();
+      await eventually(
+        `${mebibytes} MiB are written`,
+        async () => {
+          expectRunning();
+          return (await usedMiB()) >= fromMiB + mebibytes ? true : undefined;
+        },
+        patienceMs,
+      );
+    };
+    return { end, expectRunning, written };
+  }
+
   test('a volume over two sites: written through one gateway, read through the other', async () => {
     await volary(
       'volume',
@@ -121,27 +157,10 @@ describe('the cluster of compose.yaml', () => {
 
   test('the container of a storage system dies under I/O, then is killed and started by hand: the host waits, and goes on', async () => {
     await volary('volume', 'create', 'load', '--size=64MiB', '--segment=east-2', '--wait');
-    const data = await engine.docker('volume', 'inspect', '--format={{.Mountpoint}}', `${project}_east-2`);
-    let end: RunResult | undefined;
-    const load = engine
-      .run(fio, verifiedWrites('nbd://127.0.0.1:10809/load'), { cwd: folder.path, timeoutMs: 2 * patienceMs })
-      .then((result) => {
-        end = result;
-      });
-    const written = async (mebibytes: number) => {
-      await eventually(
-        `${mebibytes} MiB are written`,
-        async () => {
-          expect(end, 'the host has ended').toBeUndefined();
-          const { stdout } = await engine.runOk('du', ['--summarize', '--block-size=1M', data]);
-          return Number.parseInt(stdout, 10) >= mebibytes ? true : undefined;
-        },
-        patienceMs,
-      );
-    };
+    const load = await startLoad('load', 'east-2');
 
     // As when it crashes: Docker starts it again by itself.
-    await written(8);
+    await load.written(8);
     await engine.runOk('kill', ['-9', await inspect('east-2', '.State.Pid')]);
     await eventually(
       'Docker has started it again',
@@ -149,15 +168,34 @@ describe('the cluster of compose.yaml', () => {
       patienceMs,
     );
 
-    await written(24);
+    await load.written(16);
     await engine.docker('kill', await container('east-2'));
     expect(await inspect('east-2', '.State.Running')).toBe('false');
     await sleep(2000);
-    expect(end, 'the host has ended').toBeUndefined();
+    load.expectRunning();
     await engine.docker('start', await container('east-2'));
+    expect(await load.end).toMatchObject({ code: 0 });
+  });
 
-    await load;
-    expect(end).toMatchObject({ code: 0 });
+  test('a volume with a copy: the container of its primary is killed, and failed over under I/O; later it is in step again', async () => {
+    await volary('volume', 'create', 'twice', '--size=64MiB', '--segment=east-1', '--copy=west-1');
+    await volary('copy', 'wait', 'twice', '--pair=duplex');
+    const load = await startLoad('twice', 'west-1');
+    await load.written(8);
+    await engine.docker('kill', await container('east-1'));
+    await volary('copy', 'failover', 'twice', 'west-1');
+    await load.written(8);
+    await engine.docker('start', await container('east-1'));
+    expect(await load.end).toMatchObject({ code: 0 });
+    await volary('copy', 'wait', 'twice', '--pair=duplex');
+    const view = VolumeView.parse(await volary('volume', 'show', 'twice'));
+    const copies = view.segments.flatMap((segment) => segment.copies);
+    expect(copies.find(({ role }) => role === 'primary')?.storage).toBe('west-1');
+    const files = copies.map(async ({ storage, file }) => {
+      return `${await mountpoint(storage)}/${file?.replace('/data/', '')}`;
+    });
+    await engine.runOk('cmp', await Promise.all(files));
+    await volary('volume', 'delete', 'twice', '--wait');
   });
 
   test('stopped, every role ends well; started again, it has its volumes', async () => {

@@ -8,9 +8,10 @@ import { readdir, readFile, readlink } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Cluster, startCluster } from '../support/cluster.ts';
+import { allDuplex, expectEqualFiles } from '../support/copies.ts';
 import { bootGuest, type Guest, serverAddress } from '../support/guest.ts';
 import { childrenOf } from '../support/process.ts';
-import { eventually } from '../support/tools.ts';
+import { eventually, requireTool, runOk } from '../support/tools.ts';
 import { expectNoKernelErrors, fio, guestDigest, writesFinished } from './steps.ts';
 
 const CONNECTIONS = 4;
@@ -155,4 +156,51 @@ test('a gateway killed and started again under a mounted file system; the volume
     240_000,
   );
   await expectNoKernelErrors(guest);
+});
+
+test('a mounted volume with a copy: switched, then its primary killed and failed over; the host sees no error, and both copies are the file system', async () => {
+  await cluster.volary(
+    'volume',
+    'create',
+    'twice',
+    '--size',
+    '64MiB',
+    '--segment',
+    'east-1',
+    '--copy',
+    'east-2',
+  );
+  await allDuplex(cluster, 'twice');
+  const port = Number(new URL(cluster.gateway('east-gw').uri.replace('nbd:', 'http:')).port);
+  const log = '/run/keeper3.log';
+  await guest.ok(`python3 /nbd-reconnect.py ${serverAddress} ${port} twice 3 2 ${RESEND_SECONDS} >${log} 2>&1 &
+    until grep -q ^connected ${log}; do usleep 50000; done
+    mkfs.ext4 -q /dev/nbd3
+    mkdir /mnt/twice
+    mount /dev/nbd3 /mnt/twice
+    dd if=/dev/urandom of=/mnt/twice/kept bs=1M count=16 conv=fsync`);
+  const digest = await guestDigest(guest, '/mnt/twice/kept');
+  await Promise.all([
+    guest.ok(fio({ path: '/mnt/twice/random', sizeMiB: 2, writtenMiB: 8, writesPerSecond: 200 }), 240_000),
+    (async () => {
+      await writesFinished(guest, 'nbd3', 200);
+      await cluster.volary('copy', 'switch', 'twice', 'east-2');
+      await writesFinished(guest, 'nbd3', 200);
+      await cluster.storage('east-2').kill();
+      await cluster.volary('copy', 'failover', 'twice', 'east-1');
+      await writesFinished(guest, 'nbd3', 200);
+      await cluster.storage('east-2').start();
+    })(),
+  ]);
+  await guest.ok('echo 3 >/proc/sys/vm/drop_caches');
+  expect(await guestDigest(guest, '/mnt/twice/kept')).toBe(digest);
+  await guest.ok(`umount /mnt/twice
+    fsck.ext4 -fn /dev/nbd3
+    nbd-client -d /dev/nbd3`);
+  await expectNoKernelErrors(guest);
+  const view = await allDuplex(cluster, 'twice');
+  expect(await expectEqualFiles(view)).toBe(1);
+  for (const { file } of view.segments.flatMap(({ copies }) => copies)) {
+    await runOk(requireTool('fsck.ext4', 'e2fsprogs'), ['-fn', file ?? 'no file']);
+  }
 });

@@ -6,8 +6,10 @@ import type {
   ConsistencyGroupView,
   LoginView,
   StatusView,
+  StorageView,
   VolumeView,
 } from '../../src/control-protocol/directory-api.ts';
+import { StorageName } from '../../src/control-protocol/names.ts';
 import { addCopy, setPair } from '../support/directory-double-copies.ts';
 import { volaryCommand } from '../support/server.ts';
 import { requireTool, run } from '../support/tools.ts';
@@ -80,6 +82,71 @@ describe('copies', () => {
     addCopy(directory(), 'db', 'west-1', 'suspended');
     setPair(directory(), 'db', 'west-1', 'suspended', { outOfSyncBytes: 0, outOfSyncKnown: false });
     expect(await forced()).toMatch(/^; what it lacked is lost: how much, "volary events" says/);
+  });
+
+  test('failover --site: every volume that had its primary there, to the best copy that is online; it goes on after one that cannot be', async () => {
+    const { url } = directory();
+    const lose = (name: string): void => {
+      const view = directory().storage.get(name) as StorageView;
+      directory().storage.set(name, { ...view, state: 'offline' });
+    };
+    for (const name of ['west-2', 'west-3']) {
+      const view = directory().storage.get('west-1') as StorageView;
+      directory().storage.set(name, { ...view, name: StorageName.parse(name) });
+    }
+    for (const name of ['db', 'behind', 'alone']) directory().addVolume(name, GiB);
+    directory().addVolume('far', GiB, [{ storage: StorageName.parse('west-1') }]);
+    addCopy(directory(), 'far', 'east-1', 'duplex');
+    for (const [storage, pair] of [
+      ['west-1', 'suspended'],
+      ['west-2', 'duplex'],
+      ['west-3', 'duplex'],
+    ] as const) {
+      addCopy(directory(), 'db', storage, pair);
+      if (storage !== 'west-3') addCopy(directory(), 'behind', storage, 'suspended');
+    }
+    setPair(directory(), 'behind', 'west-1', 'suspended', { outOfSyncBytes: 9 });
+    setPair(directory(), 'behind', 'west-2', 'suspended', { outOfSyncBytes: 5 });
+
+    const site = ['copy', 'failover', '--site', 'east'];
+    expect(await volary(url, site)).toMatchObject({
+      code: 0,
+      stdout: 'no volume has its primary on a storage system of site east that is offline\n',
+    });
+    lose('east-1');
+    lose('west-2');
+    const { code, stdout, stderr } = await volary(url, [...site, '--json']);
+    const lines = stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { volume?: string });
+    expect(code).toBe(1);
+    expect(lines.toSorted((a, b) => (a.volume ?? 'z').localeCompare(b.volume ?? 'z'))).toEqual([
+      {
+        volume: 'alone',
+        storage: [],
+        error: { code: 'conflict', message: expect.stringMatching(/no copy/) },
+      },
+      {
+        volume: 'behind',
+        storage: [],
+        error: { code: 'conflict', message: expect.stringMatching(/--force/) },
+      },
+      { volume: 'db', storage: ['west-3'] },
+      { error: { code: 'failed', message: '2 of 3 volumes could not be failed over' } },
+    ]);
+    expect(stderr).toBe('error: failed: 2 of 3 volumes could not be failed over\n');
+    const forced = await volary(url, [...site, '--force']);
+    expect(forced.code).toBe(1);
+    expect(forced.stdout).toMatch(/^behind: the primary is on west-1 now$/m);
+    expect(forced.stdout).toMatch(/^alone: conflict: /m);
+    expect(primaryOf(directory().volume('far'))).toBe('west-1');
+    await expectRefusal(
+      url,
+      ['copy', 'failover', '--site', 'north'],
+      'not-found',
+      /no storage system is in site north/,
+    );
   });
 
   test('what the directory refuses is a failure, with its code', async () => {

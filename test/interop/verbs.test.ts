@@ -198,6 +198,10 @@ describe('what is refused before anybody is asked: exit 2', () => {
     [['copy', 'switch', 'db', 'west-1', '--site', 'west'], 'bad-argument'],
     [['copy', 'switch', 'db', '--site', 'we st'], 'bad-name'],
     [['copy', 'failover', 'db', 'west-1', '--force=yes'], 'bad-argument'],
+    [['copy', 'failover', 'db'], 'bad-argument'],
+    [['copy', 'failover', '--site', 'ea st'], 'bad-name'],
+    [['copy', 'failover', 'db', 'west-1', '--site', 'east'], 'bad-argument'],
+    [['copy', 'failover', '--site', 'east', '--no-wait'], 'bad-argument'],
     [['copy', 'wait', 'db'], 'bad-argument'],
     [['copy', 'wait', 'db', '--pair', 'equal'], 'bad-argument'],
     [['copy', 'wait', 'db', '--pair', 'duplex', '--timeout', '10'], 'bad-argument'],
@@ -353,6 +357,7 @@ describe('help and completion', () => {
     expect(await names('copy', 'add', 'da')).toEqual(['data']);
     expect(await names('copy', 'switch', 'db', '')).toEqual(['east-1', 'west-1']);
     expect(await names('copy', 'switch', 'db', '--site', 'w')).toEqual(['west']);
+    expect(await names('copy', 'failover', '--site', 'e')).toEqual(['east']);
     expect(await names('volume', 'create', 'logs', '--copy', 'west-1', '--copy', 'e')).toEqual(['east-1']);
     expect(await names('copy', 'add', '--transfer=sync', 'db', 'w')).toEqual(['west-1']);
   });

@@ -102,7 +102,8 @@ export class MemberLab implements AsyncDisposable {
       },
       onFailures: () => undefined,
     });
-    const directory = new GroupDirectory({ api: this.desk, log });
+    const asker = () => ({ storage: StorageName.parse(name), acknowledged: 0, lives: [] });
+    const directory = new GroupDirectory({ api: this.desk, asker, log });
     const members = new Members({
       ...{ table, realVolumes, directory, log },
       folders: folders(name, copyFolders(`${path}/copies`, bootId)),

@@ -1,6 +1,8 @@
 /** A link that is held back by what all links hold together. */
 
+import { setTimeout as passes } from 'node:timers/promises';
 import { expect, test } from 'vitest';
+import { RECEIVING_MS } from '../../../src/peer-protocol/constants.ts';
 import { THIRD } from './lab.ts';
 import { ANSWER, openPair, startServer, writeMessage } from './link-lab.ts';
 
@@ -17,4 +19,27 @@ test('a link that has acknowledged all that it held reads on, also when the last
   await secondaryOwner.until(() => secondaryOwner.messages.length === 2);
   secondary.send({ kind: 'ack', seq: 2, result: 'done' });
   expect(server.server.budget.heldBytes).toBe(0);
+});
+
+test('a link that is held back by what others hold says that it receives, until it reads on: its primary does not take it for lost', async () => {
+  const server = await startServer((link) => link.accept(ANSWER), { receivedBytesMax: MiB });
+  const full = await openPair(server);
+  const held = await openPair(server);
+  full.primary.send(writeMessage(1, Buffer.alloc(MiB)));
+  await full.secondaryOwner.until(() => full.secondaryOwner.messages.length === 1);
+  held.primary.send(writeMessage(1, Buffer.alloc(4096)));
+  await held.secondaryOwner.until(() => held.secondaryOwner.messages.length === 1);
+  held.primary.send({ kind: 'heartbeat', token: 1, confirmed: 0 });
+  await held.primaryOwner.until(() => held.primaryOwner.messages.length === 3);
+  expect(held.primaryOwner.messages.every(({ kind }) => kind === 'receiving')).toBe(true);
+  expect(held.secondaryOwner.messages.length).toBe(1);
+
+  full.secondary.send({ kind: 'ack', seq: 1, result: 'done' });
+  await held.secondaryOwner.until(() => held.secondaryOwner.messages.length === 2);
+  held.secondary.send({ kind: 'ack', seq: 1, result: 'done' });
+  await held.primaryOwner.until(() => held.primaryOwner.messages.at(-1)?.kind === 'ack');
+  // Where nothing is being sent, it is a breach to say that it is received.
+  await passes(3 * RECEIVING_MS);
+  expect(held.primaryOwner.messages.at(-1)?.kind).toBe('ack');
+  expect(held.primaryOwner.closed).toBe(undefined);
 });

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import type { LeaseRequest, LeaseVerdict, PairReport } from '../../../src/control-protocol/copy-groups.ts';
+import { StorageName } from '../../../src/control-protocol/names.ts';
 import { ControlError } from '../../../src/model/errors.ts';
 import { type GroupApi, GroupDirectory } from '../../../src/storage-system/group-directory.ts';
 import { type LogLine, recordingLog, silentLog } from '../../support/log.ts';
@@ -9,10 +10,12 @@ const report: PairReport = {
   ...{ primary: idOf(1), epoch: epochOf(3), member: idOf(2), pair: 'duplex', reason: null, pairRevision: 4 },
 };
 
+const ASKER = { storage: StorageName.parse('a'), acknowledged: 3, lives: [] };
+
 function subject(api: Partial<GroupApi>) {
   const refuse = () => Promise.reject(new Error('not asked for here'));
   const whole = { reportPair: refuse, renewLeases: refuse, reportDiscard: refuse, ...api };
-  return new GroupDirectory({ api: whole, log: silentLog });
+  return new GroupDirectory({ api: whole, asker: () => ASKER, log: silentLog });
 }
 
 const ANSWERS: Record<number, LeaseVerdict> = { 2: 'over', 3: 'later' };
@@ -29,7 +32,7 @@ test('questions about epochs go together, in one request, and each has its own a
   const answers = await Promise.all([1, 2, 3].map((n) => directory.renew(idOf(n), n)));
   expect(answers).toEqual(['granted', 'stale-epoch', 'unreachable']);
   expect(requests).toEqual([
-    { leases: [1, 2, 3].map((n) => ({ realVolume: idOf(n), epoch: n })), givingWay: [idOf(2)] },
+    { asker: ASKER, leases: [1, 2, 3].map((n) => ({ realVolume: idOf(n), epoch: n })), givingWay: [idOf(2)] },
   ]);
   expect(await directory.renew(idOf(1), 1)).toBe('granted');
   expect(requests[1]?.givingWay).toEqual([]);
@@ -83,7 +86,7 @@ test('what the directory refuses for ever is asked ever more rarely, and told on
     renewLeases: () => Promise.reject(new ControlError('bad-request', 'what is that?')),
     reportDiscard: () => Promise.reject(new Error('not asked for here')),
   };
-  const directory = new GroupDirectory({ api, log: recordingLog(lines) });
+  const directory = new GroupDirectory({ api, asker: () => ASKER, log: recordingLog(lines) });
   for (let n = 0; n < 100; n++) {
     expect(await directory.report(report)).toEqual({ outcome: 'unreachable' });
     if (n < 10) expect(await directory.renew(idOf(1), 1)).toBe('unreachable');

@@ -3,7 +3,7 @@
 import { describe, expect, test } from 'vitest';
 import { StorageName } from '../../../src/control-protocol/names.ts';
 import { CatalogView } from '../../../src/directory/catalog-view.ts';
-import { refuseInstance, takenInstance } from '../../../src/directory/instances.ts';
+import { refuseInstance, refuseOtherLife, takenInstance } from '../../../src/directory/instances.ts';
 import { ControlError, StoreError } from '../../../src/model/errors.ts';
 import { Instance, type InstanceState, RENEW_MS, TRIED_MAX } from '../../../src/storage-system/instance.ts';
 import { silentLog } from '../../support/log.ts';
@@ -58,6 +58,7 @@ class Directory {
     const record = takenInstance(this.view, NAME, claim);
     this.view.instances.set(NAME, record);
     this.view.presence.set(`storage/${NAME}`, { lease: '1' });
+    refuseOtherLife(this.view, { storage: NAME, ...instance.lives }); // never, whether it has heard of it or not
     if (answer === 'arrives') instance.taken(claim, record.number);
     return 'taken';
   }
@@ -138,7 +139,7 @@ describe('a folder that stays where it is', () => {
     directory.take(folder.start());
     folder.boot = 'boot-2';
     const instance = folder.start();
-    expect(instance.isMoved).toBe(false);
+    expect(instance.whereabouts).toBe('same');
     expect(directory.take(instance)).toBe('in-use');
     directory.leaseEnds();
     expect(directory.take(instance)).toBe('taken');
@@ -153,7 +154,7 @@ describe('a copy of a folder', () => {
     const copy = folder.copyTo('q');
     for (let start = 0; start < 3 * TRIED_MAX; start += 1) {
       const instance = copy.start();
-      expect(instance.isMoved).toBe(true);
+      expect(instance.whereabouts).toBe('moved');
       expect(directory.take(instance)).toBe('in-use');
     }
     expect(directory.take(original)).toBe('taken');
@@ -169,8 +170,9 @@ describe('a copy of a folder', () => {
     directory.leaseEnds();
     const instance = copy.start();
     expect(directory.take(instance)).toBe('taken');
-    expect(copy.start().isMoved).toBe(false);
+    expect(copy.start().whereabouts).toBe('same');
     expect(directory.take(original)).toBe('wrong-identity');
+    expect(() => refuseOtherLife(directory.view, { storage: NAME, ...original.lives })).toThrow(ControlError);
     expect(directory.take(folder.start())).toBe('wrong-identity');
     directory.leaseEnds();
     for (let start = 0; start < 3 * TRIED_MAX; start += 1) {

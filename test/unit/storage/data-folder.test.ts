@@ -2,16 +2,25 @@
 
 import {
   chmodSync,
+  cpSync,
   existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
 import { join, relative } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
-import { type DataFolder, type DataFolderOwner, openDataFolder } from '../../../src/storage/data-folder.ts';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import {
+  type DataFolder,
+  type DataFolderOwner,
+  type FolderPlace,
+  type LockFacts,
+  openDataFolder,
+  placeFrom,
+} from '../../../src/storage/data-folder.ts';
 import { diskFolder, type Folder, mountTmpfs } from '../../support/disk.ts';
 import { refusalOf } from '../../support/refusal.ts';
 
@@ -188,4 +197,32 @@ test('a read-only file system, and a full one', async () => {
     for (const folder of opened.splice(0)) folder.close();
     await mount.remove();
   }
+});
+
+describe('where a folder lies', () => {
+  const facts: LockFacts = { dev: 1n, ino: 7n, birthtimeNs: 5n, ctimeNs: 9n, type: 0xef53n };
+
+  test.each([
+    ['on a file system of disks is known after a life of the machine', {}, '7:5'],
+    ['is not where inodes are numbered anew, as of FUSE', { type: 0x65735546n }, null],
+    ['is not on an overlay', { type: 0x794c7630n }, null],
+    ['is not where the time of birth is not told', { birthtimeNs: 0n }, null],
+    ['is not where it is that of the last change', { birthtimeNs: 9n }, null],
+  ])('%s', (_, more, file) => {
+    expect(placeFrom('boot', { ...facts, ...more })).toEqual({ lock: 'boot:1:7', file });
+  });
+
+  test('on the disk of these tests: the same after it was opened again and renamed, another of a copy', async () => {
+    const placed = async (name: string): Promise<FolderPlace> => {
+      const folder = await open(join(parent.path, name));
+      folder.close();
+      return folder.place;
+    };
+    await placed('a');
+    const place = await placed('a');
+    cpSync(join(parent.path, 'a'), join(parent.path, 'b'), { recursive: true });
+    renameSync(join(parent.path, 'a'), join(parent.path, 'c'));
+    expect(await placed('c')).toEqual(place);
+    expect((await placed('b')).lock).not.toBe(place.lock);
+  });
 });
