@@ -76,10 +76,11 @@ export async function claimName(options: ClaimOptions): Promise<boolean> {
     if (code !== 'in-use' && isSurelyTheLatest) return code !== 'unreachable';
     if (code !== told) {
       log.warn({ storage: name, directory: directory.url, cause: message }, 'waits to start');
-      const isPatient = code !== 'in-use' && whereabouts !== 'moved';
-      untilMs = isPatient ? Number.POSITIVE_INFINITY : performance.now() + patienceMs;
     }
     told = code;
+    // Goes on being counted while the reasons change: of two that take turns there is no end.
+    const isPatient = code !== 'in-use' && whereabouts !== 'moved';
+    untilMs = isPatient ? Number.POSITIVE_INFINITY : Math.min(untilMs, performance.now() + patienceMs);
     if (performance.now() > untilMs) throw givenUp(refusal);
     await sleep(RETRY_MS, undefined, signal && { signal });
   }

@@ -175,6 +175,9 @@ function holderOf(path: string): string {
   return pid === undefined ? 'another process' : `process ${pid}`;
 }
 
+/** Longer than the clocks of file systems stand still. */
+const CLOCK_MS = 30;
+
 /** By `f_type` of statfs: ext2 to 4, XFS, Btrfs, ZFS, F2FS, bcachefs; and tmpfs, where nothing outlives the machine's life unless it is a copy. */
 const KEEPS_INODES: readonly bigint[] = [
   0xef53n,
@@ -197,9 +200,15 @@ export interface LockFacts {
 }
 
 function placeOf(lock: number, folder: string): FolderPlace {
-  writePid(lock); // once more, later than when it was made: so that it is seen whether the time of birth stays what it was
   const { type } = statfsSync(folder, { bigint: true });
-  return placeFrom(readBootId(), { ...fstatSync(lock, { bigint: true }), type });
+  const facts = (): LockFacts => ({ ...fstatSync(lock, { bigint: true }), type });
+  const { birthtimeNs, ctimeNs } = facts();
+  if (birthtimeNs === ctimeNs) {
+    // It may have been made just now: once more, when the clock of the file system has gone on, to see whether the time of birth stays what it was.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, CLOCK_MS);
+    writePid(lock);
+  }
+  return placeFrom(readBootId(), facts());
 }
 
 export function placeFrom(bootId: string, { dev, ino, birthtimeNs, ctimeNs, type }: LockFacts): FolderPlace {

@@ -121,6 +121,14 @@ describe('without an answer, a folder that has been taken before', () => {
     await expect(start(AWAYS, { isRestored: false })).rejects.toMatchObject({ code: 'unavailable' });
   });
 
+  test('and lies elsewhere, gives up also while the reasons change', async () => {
+    const { start } = makeFolder([PLACE, { lock: 'boot-2:q', file: 'q' }]);
+    await start(['taken'], { isRestored: false });
+    const reasons = [AWAY, new ControlError('unavailable', 'it is starting')];
+    const answers = [...reasons, ...reasons, ...reasons];
+    await expect(start(answers, { isRestored: false })).rejects.toMatchObject({ code: 'unavailable' });
+  });
+
   test.each([
     ['where it was was not kept', null, 'p'],
     ['where it is cannot be known', 'p', null],

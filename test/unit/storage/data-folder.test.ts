@@ -212,6 +212,14 @@ describe('where a folder lies', () => {
     expect(placeFrom('boot', { ...facts, ...more })).toEqual({ lock: 'boot:1:7', file });
   });
 
+  test('a folder that has been made this instant has one, though no clock has gone on since', async () => {
+    for (let i = 0; i < 10; i++) {
+      const folder = await openDataFolder(join(parent.path, `new-${i}`), EAST);
+      opened.push(folder);
+      expect(folder.place.file).not.toBeNull();
+    }
+  });
+
   test('on the disk of these tests: the same after it was opened again and renamed, another of a copy', async () => {
     const placed = async (name: string): Promise<FolderPlace> => {
       const folder = await open(join(parent.path, name));
