@@ -26,7 +26,7 @@ export interface Wanted {
 }
 
 const NO_MEMORY = Buffer.alloc(0);
-const NO_EXTENTS: Extent[] = []; // stays so: extents are taken for a BLOCK_STATUS alone
+const NO_EXTENTS = Object.freeze([] as Extent[]) as Extent[]; // extents are taken for a BLOCK_STATUS alone
 
 export class Operation {
   readonly command: number;

@@ -30,3 +30,17 @@ test('acknowledgements that follow one another are one message, each is handed o
     frame({ kind: Kind.ack, number: 5, length: 1, value: 2 }),
   ]);
 });
+
+test('acknowledgements that are kept back leave before the link is closed', async () => {
+  const server = await startServer((link) => link.accept(ANSWER));
+  const peer = await RawPeer.connect(server.address);
+  peer.send(helloFrame(), flush(1), flush(2));
+  await peer.until(({ kinds }) => kinds.length === 2);
+  const session = server.sessions[0];
+  if (session === undefined) throw new Error('no hello came');
+  await session.owner.until(() => session.owner.messages.length === 2);
+  for (const seq of [1, 2]) session.link.send({ kind: 'ack', seq, result: 'done' });
+  session.link.close();
+  await peer.until(({ hasEnded }) => hasEnded);
+  expect(peer.frames.slice(2)).toEqual([frame({ kind: Kind.ack, number: 2, length: 2 })]);
+});
