@@ -53,6 +53,23 @@ async function workerInUse(port: number): Promise<number> {
   throw new Error('no worker has a connection of a host');
 }
 
+function gatewayPort(): number {
+  return Number(new URL(cluster.gateway('east-gw').uri.replace('nbd:', 'http:')).port);
+}
+
+/** An export of east-gw as a device of the guest that outlives the gateway, with a new file system, mounted. */
+async function mountNew(
+  name: string,
+  { device, connections }: { device: number; connections: number },
+): Promise<void> {
+  const log = `/run/keeper${device}.log`;
+  await guest.ok(`python3 /nbd-reconnect.py ${serverAddress} ${gatewayPort()} ${name} ${device} ${connections} ${RESEND_SECONDS} >${log} 2>&1 &
+    until grep -q ^connected ${log}; do usleep 50000; done
+    mkfs.ext4 -q /dev/nbd${device}
+    mkdir /mnt/${name}
+    mount /dev/nbd${device} /mnt/${name}`);
+}
+
 test('a mounted volume over two storage systems: a worker, a storage system and the directory are killed, the host sees no error', async () => {
   await cluster.volary(
     'volume',
@@ -65,13 +82,7 @@ test('a mounted volume over two storage systems: a worker, a storage system and 
     '--segment',
     'east-2',
   );
-  const port = Number(new URL(cluster.gateway('east-gw').uri.replace('nbd:', 'http:')).port);
-  const log = '/run/keeper.log';
-  await guest.ok(`python3 /nbd-reconnect.py ${serverAddress} ${port} demo 0 ${CONNECTIONS} ${RESEND_SECONDS} >${log} 2>&1 &
-    until grep -q ^connected ${log}; do usleep 50000; done
-    mkfs.ext4 -q /dev/nbd0
-    mkdir /mnt/demo
-    mount /dev/nbd0 /mnt/demo`);
+  await mountNew('demo', { device: 0, connections: CONNECTIONS });
   // Longer than a half, so that it lies on both storage systems whatever the file system chooses.
   await guest.ok('dd if=/dev/urandom of=/mnt/demo/across bs=1M count=100 conv=fsync', 240_000);
   const digest = await guestDigest(guest, '/mnt/demo/across');
@@ -81,12 +92,12 @@ test('a mounted volume over two storage systems: a worker, a storage system and 
     guest.ok(fio(rewriting), 400_000),
     (async () => {
       await writesFinished(guest, 'nbd0', 300);
-      const worker = await workerInUse(port);
+      const worker = await workerInUse(gatewayPort());
       process.kill(worker, 'SIGKILL');
       await eventually(
         'the host is back',
         async () => {
-          const now = await workerInUse(port).catch(() => worker);
+          const now = await workerInUse(gatewayPort()).catch(() => worker);
           return now === worker ? undefined : true;
         },
         60_000,
@@ -123,13 +134,7 @@ test('a gateway killed and started again under a mounted file system; the volume
     '--segment',
     'east-2',
   );
-  const port = Number(new URL(cluster.gateway('east-gw').uri.replace('nbd:', 'http:')).port);
-  const log = '/run/keeper1.log';
-  await guest.ok(`python3 /nbd-reconnect.py ${serverAddress} ${port} grow 1 2 ${RESEND_SECONDS} >${log} 2>&1 &
-    until grep -q ^connected ${log}; do usleep 50000; done
-    mkfs.ext4 -q /dev/nbd1
-    mkdir /mnt/grow
-    mount /dev/nbd1 /mnt/grow`);
+  await mountNew('grow', { device: 1, connections: 2 });
   await Promise.all([
     guest.ok(fio({ path: '/mnt/grow/random', sizeMiB: 2, writtenMiB: 10, writesPerSecond: 200 }), 240_000),
     (async () => {
@@ -144,7 +149,7 @@ test('a gateway killed and started again under a mounted file system; the volume
     nbd-client -d /dev/nbd1`);
   // A host that connects anew has the new size.
   await guest.ok(
-    `nbd-client ${serverAddress} ${port} /dev/nbd2 -N grow -C 2
+    `nbd-client ${serverAddress} ${gatewayPort()} /dev/nbd2 -N grow -C 2
     test "$(cat /sys/block/nbd2/size)" = 262144
     fsck.ext4 -fp /dev/nbd2
     resize2fs /dev/nbd2
@@ -171,14 +176,8 @@ test('a mounted volume with a copy: switched, then its primary killed and failed
     'east-2',
   );
   await allDuplex(cluster, 'twice');
-  const port = Number(new URL(cluster.gateway('east-gw').uri.replace('nbd:', 'http:')).port);
-  const log = '/run/keeper3.log';
-  await guest.ok(`python3 /nbd-reconnect.py ${serverAddress} ${port} twice 3 2 ${RESEND_SECONDS} >${log} 2>&1 &
-    until grep -q ^connected ${log}; do usleep 50000; done
-    mkfs.ext4 -q /dev/nbd3
-    mkdir /mnt/twice
-    mount /dev/nbd3 /mnt/twice
-    dd if=/dev/urandom of=/mnt/twice/kept bs=1M count=16 conv=fsync`);
+  await mountNew('twice', { device: 3, connections: 2 });
+  await guest.ok('dd if=/dev/urandom of=/mnt/twice/kept bs=1M count=16 conv=fsync');
   const digest = await guestDigest(guest, '/mnt/twice/kept');
   await Promise.all([
     guest.ok(fio({ path: '/mnt/twice/random', sizeMiB: 2, writtenMiB: 8, writesPerSecond: 200 }), 240_000),
